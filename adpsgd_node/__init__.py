@@ -1,0 +1,1 @@
+"""adpsgd-node: asynchronous decentralized parallel SGD as a peer-to-peer training daemon."""

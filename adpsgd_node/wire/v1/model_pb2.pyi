@@ -1,0 +1,106 @@
+from adpsgd_node.wire.v1 import membership_pb2 as _membership_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Segment(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SEGMENT_UNSPECIFIED: _ClassVar[Segment]
+    SEGMENT_PARAMETERS: _ClassVar[Segment]
+    SEGMENT_BUFFERS: _ClassVar[Segment]
+SEGMENT_UNSPECIFIED: Segment
+SEGMENT_PARAMETERS: Segment
+SEGMENT_BUFFERS: Segment
+
+class TensorSpec(_message.Message):
+    __slots__ = ("name", "shape", "dtype", "segment")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    dtype: str
+    segment: Segment
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., segment: _Optional[_Union[Segment, str]] = ...) -> None: ...
+
+class OfferRequest(_message.Message):
+    __slots__ = ("protocol", "run_id", "schema", "source")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    run_id: str
+    schema: bytes
+    source: _membership_pb2.Member
+    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ..., source: _Optional[_Union[_membership_pb2.Member, _Mapping]] = ...) -> None: ...
+
+class OfferResponse(_message.Message):
+    __slots__ = ("refusal", "source", "has_model", "step", "tensors")
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    HAS_MODEL_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    refusal: _membership_pb2.Refusal
+    source: _membership_pb2.Member
+    has_model: bool
+    step: int
+    tensors: _containers.RepeatedCompositeFieldContainer[TensorSpec]
+    def __init__(self, refusal: _Optional[_Union[_membership_pb2.Refusal, _Mapping]] = ..., source: _Optional[_Union[_membership_pb2.Member, _Mapping]] = ..., has_model: _Optional[bool] = ..., step: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
+
+class FetchRequest(_message.Message):
+    __slots__ = ("protocol", "run_id", "schema")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    run_id: str
+    schema: bytes
+    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ...) -> None: ...
+
+class FetchHeader(_message.Message):
+    __slots__ = ("refusal", "chunk_count", "chunk_bytes", "step")
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    refusal: _membership_pb2.Refusal
+    chunk_count: int
+    chunk_bytes: int
+    step: int
+    def __init__(self, refusal: _Optional[_Union[_membership_pb2.Refusal, _Mapping]] = ..., chunk_count: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
+
+class FetchChunk(_message.Message):
+    __slots__ = ("index", "crc32", "data")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    CRC32_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    crc32: int
+    data: bytes
+    def __init__(self, index: _Optional[int] = ..., crc32: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class FetchTrailer(_message.Message):
+    __slots__ = ("crc32",)
+    CRC32_FIELD_NUMBER: _ClassVar[int]
+    crc32: int
+    def __init__(self, crc32: _Optional[int] = ...) -> None: ...
+
+class FetchFrame(_message.Message):
+    __slots__ = ("request", "header", "chunk", "trailer")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    TRAILER_FIELD_NUMBER: _ClassVar[int]
+    request: FetchRequest
+    header: FetchHeader
+    chunk: FetchChunk
+    trailer: FetchTrailer
+    def __init__(self, request: _Optional[_Union[FetchRequest, _Mapping]] = ..., header: _Optional[_Union[FetchHeader, _Mapping]] = ..., chunk: _Optional[_Union[FetchChunk, _Mapping]] = ..., trailer: _Optional[_Union[FetchTrailer, _Mapping]] = ...) -> None: ...
