@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from adpsgd_node.core.progress import ProgressEntry
 from adpsgd_node.ids import NodeId, RunId, SchemaHash
 
 __all__ = [
@@ -76,11 +77,14 @@ class Open:
     """Bytes of fp32 in a full chunk of the plane, before encoding."""
     chunk_count: int
     step: int
+    progress: tuple[ProgressEntry, ...] = ()
+    """At most 16: news of the run's counters travels with every exchange."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
     step: int
+    progress: tuple[ProgressEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

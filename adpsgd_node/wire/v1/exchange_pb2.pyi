@@ -1,7 +1,9 @@
+from adpsgd_node.wire.v1 import membership_pb2 as _membership_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -67,7 +69,7 @@ SETTLE_OUTCOME_REBOOTED: SettleOutcome
 SETTLE_OUTCOME_REFUSED: SettleOutcome
 
 class Open(_message.Message):
-    __slots__ = ("protocol", "run_id", "schema", "initiator", "boot", "exchange_id", "responder", "responder_boot", "codec", "chunk_bytes", "chunk_count", "step")
+    __slots__ = ("protocol", "run_id", "schema", "initiator", "boot", "exchange_id", "responder", "responder_boot", "codec", "chunk_bytes", "chunk_count", "step", "progress")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +82,7 @@ class Open(_message.Message):
     CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     run_id: str
     schema: bytes
@@ -92,13 +95,16 @@ class Open(_message.Message):
     chunk_bytes: int
     chunk_count: int
     step: int
-    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ..., initiator: _Optional[str] = ..., boot: _Optional[int] = ..., exchange_id: _Optional[int] = ..., responder: _Optional[str] = ..., responder_boot: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., chunk_bytes: _Optional[int] = ..., chunk_count: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
+    progress: _containers.RepeatedCompositeFieldContainer[_membership_pb2.ProgressEntry]
+    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ..., initiator: _Optional[str] = ..., boot: _Optional[int] = ..., exchange_id: _Optional[int] = ..., responder: _Optional[str] = ..., responder_boot: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., chunk_bytes: _Optional[int] = ..., chunk_count: _Optional[int] = ..., step: _Optional[int] = ..., progress: _Optional[_Iterable[_Union[_membership_pb2.ProgressEntry, _Mapping]]] = ...) -> None: ...
 
 class Accept(_message.Message):
-    __slots__ = ("step",)
+    __slots__ = ("step", "progress")
     STEP_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
     step: int
-    def __init__(self, step: _Optional[int] = ...) -> None: ...
+    progress: _containers.RepeatedCompositeFieldContainer[_membership_pb2.ProgressEntry]
+    def __init__(self, step: _Optional[int] = ..., progress: _Optional[_Iterable[_Union[_membership_pb2.ProgressEntry, _Mapping]]] = ...) -> None: ...
 
 class Decline(_message.Message):
     __slots__ = ("reason", "detail")
