@@ -1,0 +1,62 @@
+# The node as an image: daemon, trainer library and the example tasks, on CPU.
+#
+#   docker build -t adpsgd-node .
+#   docker build -t adpsgd-node --build-arg TORCH_INDEX_URL=<index of PyTorch wheels> .
+#
+# Without TORCH_INDEX_URL torch comes from wherever pip is configured to look. Where that index offers only the CUDA build
+# (gigabytes), name PyTorch's index of CPU wheels; name one of its CUDA indexes for a GPU image.
+
+FROM python:3.11-slim AS build
+ARG TORCH_INDEX_URL=""
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+
+# The environment has no pip of its own: nothing that builds or installs goes into the final stage.
+RUN python -m venv --without-pip /opt/adpsgd
+
+# Dependencies first: this layer changes only when pyproject.toml or the pins do.
+COPY pyproject.toml constraints.txt ./
+RUN pip --python /opt/adpsgd/bin/python install --compile --constraint constraints.txt \
+      ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['examples'], sep='\n')" > requirements.txt \
+ && pip --python /opt/adpsgd/bin/python install --compile --constraint constraints.txt --requirement requirements.txt
+
+COPY LICENSE README.md ./
+COPY adpsgd_node ./adpsgd_node
+COPY cli ./cli
+RUN pip --python /opt/adpsgd/bin/python install --compile --no-deps . \
+ && /opt/adpsgd/bin/adpsgd-node version
+
+
+FROM python:3.11-slim
+LABEL org.opencontainers.image.title="adpsgd-node" \
+      org.opencontainers.image.description="Asynchronous decentralized parallel SGD as a peer-to-peer training daemon" \
+      org.opencontainers.image.licenses="Apache-2.0"
+
+# A name for the number: torch and others ask the system who they run as.
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /runs --shell /usr/sbin/nologin adpsgd \
+ && install -d -o 10001 -g 10001 -m 0750 /runs \
+ && install -d -o 10001 -g 10001 -m 0700 /run/adpsgd
+
+COPY --from=build /opt/adpsgd /opt/adpsgd
+
+# The bytecode is compiled above; a read-only root could not keep it anyway.
+ENV PATH=/opt/adpsgd/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOME=/runs \
+    XDG_RUNTIME_DIR=/run/adpsgd \
+    MPLCONFIGDIR=/tmp/matplotlib
+
+USER 10001:10001
+WORKDIR /runs
+VOLUME ["/runs"]
+EXPOSE 7400 8400
+STOPSIGNAL SIGTERM
+
+# The HTTP server's default port is 8400; ADPSGD_HTTP is followed where it is set.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:%s/healthz' % os.environ.get('ADPSGD_HTTP', ':8400').rpartition(':')[2], timeout=2)"]
+
+ENTRYPOINT ["adpsgd-node"]
+CMD ["up"]

@@ -1,0 +1,68 @@
+# Verbs of this project. `make demo` and `make test` also set up what they need.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+PROTOS := $(wildcard proto/adpsgd_node/wire/v1/*.proto)
+PROTOC := $(BIN)/python -m grpc_tools.protoc -Iproto
+
+.PHONY: setup demo test test-all check proto proto-check bench docs clean
+
+# Install this project, editable, with every dependency at its tested version.
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m compileall -q adpsgd_node cli
+	touch $@
+
+# Train handwritten digits on four nodes of this machine; ends by itself.
+demo: $(STAMP)
+	$(BIN)/adpsgd-node demo
+
+# All tests but the slow ones.
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest
+
+# What must hold besides the tests: style, types, layers, generated code.
+check: $(STAMP) build/types/adpsgd_cli
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	MYPYPATH=build/types $(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory proto-check
+
+# mypy finds packages by folder name; the folder cli/ installs as adpsgd_cli.
+build/types/adpsgd_cli:
+	mkdir -p build/types
+	ln -sfn ../../cli $@
+
+# Generate the protobuf code anew; it is committed.
+proto: $(STAMP)
+	$(PROTOC) --python_out=. --pyi_out=. $(PROTOS)
+
+# The committed protobuf code must be what the .proto files give.
+proto-check: $(STAMP)
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(PROTOC) --python_out="$$folder" --pyi_out="$$folder" $(PROTOS); \
+	diff -r -x __init__.py -x __pycache__ "$$folder/adpsgd_node/wire/v1" adpsgd_node/wire/v1 \
+	  || { echo "generated protobuf code is stale: run make proto"; exit 1; }; \
+	echo "generated protobuf code is up to date"
+
+# Measure exchanges against plain sockets and all-reduce.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/exchange.py
+
+# There is nothing to build: the documents must only not point at what does not exist.
+docs: $(STAMP)
+	$(BIN)/python -m pytest -q tests/unit/test_docs.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache demo-output runs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,66 @@
+"""Say what a node believes of a member, and which of two beliefs about it holds."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from adpsgd_node.ids import Address, NodeId
+
+__all__ = ["Member", "MemberState", "Phase", "supersedes"]
+
+
+class MemberState(enum.IntEnum):
+    """What a member is believed to be; the numbers are those of the published schema, and their order is precedence."""
+
+    ALIVE = 1
+    SUSPECT = 2
+    DEAD = 3
+    LEFT = 4
+
+
+class Phase(enum.IntEnum):
+    """What a node is doing; only the node itself changes it. The numbers are those of the published schema."""
+
+    JOINING = 1
+    IDLE = 2
+    INITIALIZING = 3
+    TRAINING = 4
+    SETTLING = 5
+    AGREED = 6
+    FINISHED = 7
+    POISONED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One node as membership sees it: the unit of gossip."""
+
+    id: NodeId
+    address: Address
+    incarnation: int
+    """Raised only by the member itself: to refute a suspicion and to announce a new phase."""
+    state: MemberState
+    phase: Phase
+
+    @property
+    def name(self) -> str:
+        return self.id.name
+
+    @property
+    def live(self) -> bool:
+        """Whether it still takes part: a suspect does, until its time is up."""
+        return self.state in (MemberState.ALIVE, MemberState.SUSPECT)
+
+    def __str__(self) -> str:
+        return f"{self.id}@{self.address} {self.state.name.lower()}/{self.incarnation} {self.phase.name.lower()}"
+
+
+def supersedes(claim: Member, known: Member) -> bool:
+    """Decide whether `claim` replaces `known` about the same name (SWIM, section 4.2, with boots put before all).
+
+    A later life beats an earlier one; in one life the higher incarnation wins; within one incarnation
+    ALIVE < SUSPECT < DEAD < LEFT. This is a total order, so all nodes end at the same belief whatever the order in
+    which they hear of it, and a member called dead comes back by raising its incarnation.
+    """
+    return (claim.id.boot, claim.incarnation, claim.state) > (known.id.boot, known.incarnation, known.state)

@@ -1,0 +1,303 @@
+"""Put one node together, run it, and take it down in order: the composition root of `adpsgd-node up`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from functools import partial
+from importlib.metadata import version
+
+from adpsgd_node.config import child_environment, runtime_dir
+from adpsgd_node.core.membership.member import Phase
+from adpsgd_node.daemon.admin import Admin
+from adpsgd_node.daemon.http import HttpServer, HttpSources
+from adpsgd_node.daemon.node import Node
+from adpsgd_node.daemon.report import Report
+from adpsgd_node.daemon.script import Script
+from adpsgd_node.daemon.script_output import PrefixedSink
+from adpsgd_node.daemon.settings import NodeConfig, split_address
+from adpsgd_node.daemon.supervise import Exited, GaveUp, Started, Supervisor, SupervisorConfig, SupervisorEvent
+from adpsgd_node.daemon.task import Tasks
+from adpsgd_node.daemon.trainer_link import TrainerLink
+from adpsgd_node.errors import AdpsgdError, JoinError, TrainerError
+from adpsgd_node.ids import NodeId
+from adpsgd_node.net.credentials import Credentials
+from adpsgd_node.net.grpc_transport import GrpcTransport
+from adpsgd_node.net.transport import Method, Stream, StreamMethod
+from adpsgd_node.telemetry.log import EventLog, set_up_logging
+from adpsgd_node.telemetry.metrics import Metrics
+from adpsgd_node.telemetry.output import LineWriter
+
+__all__ = ["App", "run"]
+
+SCRIPT_GRACE_S = 10.0
+"""Between SIGTERM and SIGKILL for the script."""
+DRAIN_TIMEOUT_S = 10.0
+"""How long to wait for running exchanges and open settlings at the end."""
+SERVER_GRACE_S = 1.0
+LAG_INTERVAL_S = 0.5
+
+
+def run(config: NodeConfig, script: tuple[str, ...] | None, trainer_fd: int | None) -> int:
+    """Run one node until its script has ended, it is told to stop, or it cannot go on; returns the exit code.
+
+    `script`: arguments for python, run under the node; or `trainer_fd`: a socket to a trainer that started us.
+    """
+    writer = LineWriter(sys.stdout.buffer, sys.stderr.buffer)
+    set_up_logging(config.name, write=writer.error)
+    app = App(config, script, trainer_fd, writer)
+    try:
+        return asyncio.run(app.main())
+    finally:
+        writer.close(timeout_s=2.0)
+
+
+class App:
+    """The process of one node."""
+
+    def __init__(
+        self, config: NodeConfig, script: tuple[str, ...] | None, trainer_fd: int | None, writer: LineWriter
+    ) -> None:
+        self._config = config
+        self._script = script
+        self._trainer_fd = trainer_fd
+        self._writer = writer
+        self._log = EventLog("app")
+        self._tasks = Tasks(self._fault)
+        self._transport = GrpcTransport(
+            config.network.listen, credentials=Credentials(insecure=config.network.insecure)
+        )
+        self._metrics = Metrics(version=version("adpsgd-node"))
+        self._node: Node
+        self._report: Report
+        self._supervisor: Supervisor | None = None
+        self._ended: Exited | None = None
+        self._script_over = False
+        self._signal = 0
+        self._defect: BaseException | None = None
+
+    async def main(self) -> int:
+        """Start everything, wait for the end, stop everything; returns the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        admin: Admin | None = None
+        http: HttpServer | None = None
+        try:
+            await self._build()
+            admin = Admin(runtime_dir(), self._config.run, self._config.name, lambda: self._report.status(loop.time()))
+            await admin.start()
+            http = await self._serve_http()
+            self._start()
+            await self._node.watch.until(self._over)
+            code = await self._conclude()
+        except AdpsgdError as error:
+            self._log.error(str(error))
+            code = error.exit_code
+        finally:
+            await self._shut_down(admin, http)
+        if self._defect is not None:
+            raise self._defect
+        return code
+
+    async def _build(self) -> None:
+        config = self._config
+        # The boot number: later lives of this name have later clocks. In milliseconds it stays readable in a log.
+        identity = NodeId(config.name, time.time_ns() // 1_000_000)
+        # The node needs the bound address, the server the node's handlers; nothing is served before both stand.
+        address = await self._transport.serve(
+            {method: partial(self._answer, method) for method in Method},
+            {method: partial(self._converse, method) for method in StreamMethod},
+        )
+        advertised = config.network.advertise or address
+        self._node = Node(config, identity, advertised, self._transport, self._metrics, self._tasks)
+        exposed = Credentials(insecure=config.network.insecure).exposed(config.network.listen)
+        self._metrics.serving(insecure=exposed)
+        if exposed:
+            self._log.warning(
+                "INSECURE: anyone who reaches this port can read and change the model", listen=config.network.listen
+            )
+        self._report = Report(
+            self._node,
+            self._metrics,
+            version=version("adpsgd-node"),
+            insecure=exposed,
+            started=asyncio.get_running_loop().time(),
+        )
+        self._log.info(
+            "node is up", node=identity, run=config.run, listen=address, advertise=advertised, output=config.folder
+        )
+
+    async def _answer(self, method: Method, request: bytes) -> bytes:
+        return await self._node.unary()[method](request)
+
+    async def _converse(self, method: StreamMethod, stream: Stream) -> None:
+        await self._node.streams()[method](stream)
+
+    async def _serve_http(self) -> HttpServer:
+        loop = asyncio.get_running_loop()
+        host, port = split_address("http", self._config.network.http_address)
+        sources = HttpSources(
+            metrics=self._report.metrics,
+            unready=self._report.unready,
+            status=lambda: self._report.text(loop.time()),
+        )
+        server = HttpServer(host, port, sources)
+        self._report.http_address = await server.start()
+        self._log.info("metrics are served", http=self._report.http_address)
+        return server
+
+    def _start(self) -> None:
+        node, network = self._node, self._config.network
+        node.membership.start()
+        if network.join_timeout_s:
+            self._tasks.start("join timeout", self._watch_join(network.join_timeout_s))
+        self._tasks.start("loop lag", self._measure_lag())
+        if self._trainer_fd is not None:
+            self._tasks.start("trainer link", self._serve_trainer(socket.socket(fileno=self._trainer_fd)))
+        elif self._script is not None:
+            self._supervise(self._script)
+
+    def _supervise(self, command: tuple[str, ...]) -> None:
+        script = Script(" ".join(command), (sys.executable, *command))
+        self._supervisor = Supervisor(
+            script,
+            PrefixedSink(self._config.name, self._writer),
+            self._on_script,
+            environment=child_environment(),
+            config=SupervisorConfig(max_restarts=self._config.trainer.max_restarts),
+        )
+        self._tasks.start("supervise", self._run_script(self._supervisor))
+
+    async def _run_script(self, supervisor: Supervisor) -> None:
+        try:
+            self._ended = await supervisor.run()
+        except AdpsgdError as error:
+            self._node.fail(error)
+        self._script_over = True
+        self._node.watch.notify()
+
+    def _on_script(self, event: SupervisorEvent) -> None:
+        match event:
+            case Started(pid, link, attempt):
+                self._log.info("script started", pid=pid, attempt=attempt)
+                self._report.restarts = attempt - 1
+                self._metrics.trainer_started(restarted=attempt > 1)
+                self._tasks.start(f"trainer link {attempt}", self._serve_trainer(link))
+            case Exited():
+                level = self._log.info if event.succeeded else self._log.warning
+                level(f"script {event}", ran_s=event.ran_s)
+            case GaveUp(_, restarts):
+                self._log.error("the script failed too often; giving up (--max-restarts)", restarts=restarts)
+
+    async def _serve_trainer(self, link_socket: socket.socket) -> None:
+        node = self._node
+        link = TrainerLink(link_socket, node.link_host(), self._on_attach)
+        node.link = link
+        try:
+            await link.serve()
+        finally:
+            if self._trainer_fd is not None:
+                self._script_over = True
+            node.watch.notify()
+
+    def _on_attach(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.mark_attached()
+
+    def _over(self) -> bool:
+        return self._script_over or self._signal != 0 or self._node.fatal is not None or self._defect is not None
+
+    async def _conclude(self) -> int:
+        """Let the run end in good order; returns the exit code."""
+        node, ended = self._node, self._ended
+        if self._defect is not None:
+            return 70
+        if self._signal:
+            self._log.info("stopping", signal=signal.Signals(self._signal).name)
+            return 0 if self._signal == signal.SIGTERM else 130
+        if node.fatal is not None:
+            raise node.fatal
+        if ended is not None and not ended.attached:
+            if ended.succeeded:
+                raise TrainerError(
+                    f"script {ended}: it must call adpsgd_node.join(model, optimizer), which ties it to this node"
+                )
+            return _exit_code(ended)
+        if node.phase is Phase.FINISHED:
+            await self._linger()
+        elif ended is not None and ended.succeeded:
+            self._log.warning("the script ended without node.finish(): no agreed model was written")
+        return _exit_code(ended) if ended is not None else 0
+
+    async def _linger(self) -> None:
+        """Stay until the others have finished too: they may still need this node to agree with."""
+        node, timeout_s = self._node, self._config.target.finish_timeout_s
+        done = await node.watch.until(lambda: node.all_finished() or bool(self._signal), timeout_s)
+        if not done:
+            self._log.warning("some members have not finished; leaving without them", waited_s=timeout_s)
+
+    async def _shut_down(self, admin: Admin | None, http: HttpServer | None) -> None:
+        """Script, exchanges, membership, servers: each before what it needs."""
+        if self._supervisor is not None:
+            await self._supervisor.stop(SCRIPT_GRACE_S)
+        if hasattr(self, "_node"):
+            self._node.gossip.close()
+            if not await self._node.engine.drain(DRAIN_TIMEOUT_S):
+                self._log.warning("left exchanges unsettled", unsettled=self._node.engine.unsettled)
+            self._node.leave()
+            await self._node.membership.flush(SERVER_GRACE_S)
+            self._node.membership.close()
+        await self._tasks.cancel()
+        await self._transport.close(grace_s=SERVER_GRACE_S)
+        if http is not None:
+            await http.close()
+        if admin is not None:
+            await admin.close()
+
+    async def _watch_join(self, timeout_s: float) -> None:
+        node = self._node
+        if not await node.watch.until(lambda: node.phase is not Phase.JOINING, timeout_s):
+            seeds = ", ".join(self._config.network.seeds)
+            node.fail(
+                JoinError(
+                    f"no seed let this node in within {timeout_s:g} s ({seeds}): check that one of them runs and can "
+                    "be reached, or raise --join-timeout"
+                )
+            )
+
+    async def _measure_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_INTERVAL_S
+            await asyncio.sleep(LAG_INTERVAL_S)
+            self._metrics.loop_lagged(max(0.0, loop.time() - due))
+
+    def _on_signal(self, number: int) -> None:
+        if self._signal:
+            if self._supervisor is not None and self._supervisor.pid is not None:
+                os.killpg(self._supervisor.pid, signal.SIGKILL)
+            os._exit(128 + number)
+        self._signal = number
+        if hasattr(self, "_node"):
+            self._node.watch.notify()
+
+    def _fault(self, name: str, error: BaseException) -> None:
+        """A background task that fails is a defect of ours: say so, and end rather than limp."""
+        self._log.exception("a background task failed", error, task=name)
+        if self._defect is None:
+            self._defect = error
+        if hasattr(self, "_node"):
+            self._node.watch.notify()
+
+
+def _exit_code(ended: Exited) -> int:
+    """Pass the script's own exit code on, as a shell does."""
+    if ended.code is not None:
+        return ended.code
+    number = signal.Signals.__members__.get(ended.signal_name or "")
+    return 1 if number is None else 128 + number

@@ -1,0 +1,315 @@
+"""Run a node's exchanges: one outbound at a time, a bounded number inbound, and the settling of broken ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from adpsgd_node.codecs import Codec, codec_named
+from adpsgd_node.core.exchange.arbiter import Terms, judge
+from adpsgd_node.core.exchange.frame import (
+    Accept,
+    CodecName,
+    Decline,
+    DeclineReason,
+    Open,
+    Settle,
+    Settled,
+    SettleOutcome,
+)
+from adpsgd_node.core.exchange.initiator import InitiatorEnded
+from adpsgd_node.core.exchange.journal import ExchangeKey, Journal
+from adpsgd_node.core.exchange.outcome import Outcome, Role, SettleEnd
+from adpsgd_node.core.progress import ProgressEntry
+from adpsgd_node.daemon.exchange_report import ExchangeReport
+from adpsgd_node.daemon.initiate import Initiation
+from adpsgd_node.daemon.merge import Merge, Side
+from adpsgd_node.daemon.respond import Response, Undo
+from adpsgd_node.daemon.settings import ExchangeConfig
+from adpsgd_node.daemon.settle import Settling
+from adpsgd_node.daemon.task import Tasks
+from adpsgd_node.errors import TransportError, UnreachableError, WireError
+from adpsgd_node.ids import PROTOCOL_VERSION, Address, NodeId, RunId
+from adpsgd_node.net.transport import Stream, StreamMethod, Transport
+from adpsgd_node.plane import Plane
+from adpsgd_node.wire.framing import decode_frame, decode_settle, encode_frame, encode_settled
+
+__all__ = ["IDLE_S", "ExchangeEngine", "Surroundings"]
+
+
+IDLE_S = 5.0
+"""A stream on which nothing comes for so long is broken off, in seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the engine asks of the rest of the daemon; each call returns at once."""
+
+    address_of: Callable[[NodeId], Address | None]
+    """Where a member is now; None while it is dead, and once it has left or runs as another boot."""
+    progress: Callable[[], tuple[ProgressEntry, ...]]
+    """News of the run's counters to send along."""
+    report: Callable[[ExchangeReport], None]
+    poisoned: Callable[[int], None]
+    """Told when this node's own chunk turns out not to be finite."""
+    settled: Callable[[SettleEnd], None]
+    """Told how each settling ended, for the metrics."""
+
+
+class ExchangeEngine:
+    """The exchanges of one node. Set `plane` through `use`, then `ready`, and call `initiate`."""
+
+    def __init__(
+        self,
+        identity: NodeId,
+        run_id: RunId,
+        transport: Transport,
+        config: ExchangeConfig,
+        surroundings: Surroundings,
+        tasks: Tasks,
+    ) -> None:
+        self.ready = False
+        self.poisoned = False
+        self.stopping = False
+        self.journal: Journal[Undo] = Journal()
+        self.inbound = 0
+        self._identity = identity
+        self._run_id = run_id
+        self._transport = transport
+        self._config = config
+        self._around = surroundings
+        self._settling = Settling(identity, run_id, transport, surroundings.address_of, surroundings.settled, tasks)
+        self._plane: Plane | None = None
+        self._merge: Merge | None = None
+        self._last_id = 0
+        self._outbound: NodeId | None = None
+        self._streams: dict[NodeId, set[Stream]] = {}
+
+    def use(self, plane: Plane) -> None:
+        """Exchange on this plane from now on. No exchange may be running."""
+        self._plane, self._merge = plane, Merge(plane)
+
+    @property
+    def unsettled(self) -> int:
+        """Broken exchanges not yet resolved, in both roles, those with dead peers included."""
+        return len(self._settling.peers) + max(0, len(self.journal) - self.inbound)
+
+    @property
+    def unsettled_with_live_peers(self) -> int:
+        """Those of them that a live peer should resolve soon."""
+        waiting = [*self._settling.peers, *self.journal.initiators()]
+        return max(0, sum(self._around.address_of(peer) is not None for peer in waiting) - self.inbound)
+
+    def may_exchange_with(self, peer: NodeId) -> bool:
+        """Tell whether the last exchange with this peer is resolved."""
+        return peer not in self._settling.peers
+
+    def peer_dead(self, peer: NodeId) -> None:
+        """Break off what is under way with a member thought dead. It may only be frozen: its settling is kept."""
+        for stream in list(self._streams.get(peer, ())):
+            stream.cancel()
+
+    def peer_over(self, peer: NodeId) -> None:
+        """Forget a boot that has left or was followed by another: its memory is gone, so nothing is to be settled."""
+        self.peer_dead(peer)
+        for _ in range(self.journal.forget(peer)):
+            self._around.settled(SettleEnd.ABANDONED)
+        self._settling.forget(peer)
+
+    async def initiate(self, peer: NodeId, address: Address, codec_name: CodecName) -> ExchangeReport:
+        """Exchange with one peer; reports and returns how it ended, and sees to its settling if it broke."""
+        assert self._outbound is None, "one outbound exchange at a time"
+        assert self.may_exchange_with(peer)
+        self._outbound = peer
+        try:
+            report = await self._initiate(peer, address, codec_name)
+        finally:
+            self._outbound = None
+            self._settling.notify()
+        self._around.report(report)
+        return report
+
+    async def _initiate(self, peer: NodeId, address: Address, codec_name: CodecName) -> ExchangeReport:
+        assert self._plane is not None
+        assert self._merge is not None
+        loop = asyncio.get_running_loop()
+        started, first_step = loop.time(), self._plane.header.step
+        try:
+            stream = await self._transport.open(address, StreamMethod.CONVERSE)
+        except TransportError as error:
+            outcome = Outcome.UNREACHABLE
+            return ExchangeReport(role=Role.INITIATOR, peer=peer, outcome=outcome, cause=str(error))
+        open_ = self._open(peer, codec_name)
+        initiation = Initiation(
+            stream, open_, self._merge, codec_named(codec_name), window=self._config.window, idle_s=IDLE_S
+        )
+        ended = InitiatorEnded(Outcome.BROKEN, 0, cause="cancelled")
+        self._streams.setdefault(peer, set()).add(stream)
+        try:
+            ended = await initiation.run()
+        finally:
+            self._drop(peer, stream)
+            if ended.outcome is Outcome.BROKEN and not ended.cause.startswith(UnreachableError.__name__):
+                self._settling.start(peer, open_.exchange_id, initiation.machine.applied)
+        self._check_poison(initiation)
+        return ExchangeReport(
+            role=Role.INITIATOR,
+            peer=peer,
+            outcome=ended.outcome,
+            seconds=loop.time() - started,
+            bytes_sent=initiation.bytes_sent,
+            bytes_received=initiation.bytes_received,
+            steps_during=self._plane.header.step - first_step,
+            distance=initiation.distance.relative,
+            moved=ended.applied > 0,
+            decline=ended.decline,
+            cause=ended.cause,
+            progress=initiation.progress,
+        )
+
+    def _open(self, peer: NodeId, codec_name: CodecName) -> Open:
+        assert self._plane is not None
+        layout = self._plane.layout
+        self._last_id += 1
+        return Open(
+            protocol=PROTOCOL_VERSION,
+            run_id=self._run_id,
+            schema=layout.schema,
+            initiator=self._identity,
+            responder=peer,
+            exchange_id=self._last_id,
+            codec=codec_name,
+            chunk_bytes=layout.chunk_bytes,
+            chunk_count=len(layout.chunks),
+            step=self._plane.header.step,
+            progress=self._around.progress(),
+        )
+
+    def _check_poison(self, initiation: Initiation) -> None:
+        """Look whether it is our own chunk that a peer refused: its word alone is not enough."""
+        if initiation.refused_side is Side.OWN:
+            self._around.poisoned(initiation.machine.applied)
+        elif initiation.aborted is not None and self._merge is not None:
+            index = min(initiation.aborted.index, initiation.machine.applied)
+            if not np.isfinite(self._merge.view(index)).all():
+                self._around.poisoned(index)
+
+    async def converse(self, stream: Stream) -> None:
+        """Serve one inbound exchange."""
+        async with asyncio.timeout(IDLE_S):
+            message = await stream.receive()
+        if message is None:
+            return
+        frame = decode_frame(message)
+        if not isinstance(frame, Open):
+            raise WireError(f"an exchange begins with Open, {type(frame).__name__} came")
+        decline = self._judge(frame)
+        if decline is not None:
+            await stream.send(encode_frame(decline))
+            outcome = Outcome.DECLINED if decline.reason is DeclineReason.BUSY else Outcome.REFUSED
+            self._around.report(
+                ExchangeReport(role=Role.RESPONDER, peer=frame.initiator, outcome=outcome, decline=decline)
+            )
+            return
+        await self._respond(stream, frame, len(message))
+
+    def _judge(self, open_: Open) -> Decline | None:
+        if self.journal.full:
+            self._evict()
+        plane = self._plane
+        key = ExchangeKey(open_.initiator, open_.exchange_id)
+        terms = Terms(
+            self_id=self._identity,
+            run_id=self._run_id,
+            schema=plane.layout.schema if plane else None,
+            chunk_bytes=plane.layout.chunk_bytes if plane else 0,
+            chunk_count=len(plane.layout.chunks) if plane else 0,
+            ready=self.ready,
+            poisoned=self.poisoned,
+            stopping=self.stopping,
+            inbound=self.inbound,
+            max_inbound=self._config.max_inbound,
+        )
+        return judge(
+            open_,
+            terms,
+            barred=self.journal.barred(key),
+            unsettled=self.journal.open_with(open_.initiator),
+            journal_full=self.journal.full,
+        )
+
+    def _evict(self) -> None:
+        """Make room in a full journal: what a dead initiator left goes first."""
+        for initiator in self.journal.initiators():
+            if self._around.address_of(initiator) is None:
+                self.journal.forget(initiator)
+                self._around.settled(SettleEnd.EVICTED)
+                return
+
+    async def _respond(self, stream: Stream, open_: Open, open_bytes: int) -> None:
+        assert self._plane is not None
+        assert self._merge is not None
+        loop = asyncio.get_running_loop()
+        started, first_step = loop.time(), self._plane.header.step
+        codec: Codec = codec_named(open_.codec)
+        response = Response(stream, open_, self._merge, codec, self.journal, idle_s=IDLE_S)
+        self.journal.open(response.key)
+        self.inbound += 1
+        self._streams.setdefault(open_.initiator, set()).add(stream)
+        cause = "cancelled"
+        try:
+            ended = await response.run(encode_frame(Accept(first_step, self._around.progress())))
+            cause = ended.cause
+        finally:
+            self.inbound -= 1
+            self._drop(open_.initiator, stream)
+            if response.refused_side is Side.OWN:
+                self._around.poisoned(response.machine.merged)
+            self._around.report(
+                ExchangeReport(
+                    role=Role.RESPONDER,
+                    peer=open_.initiator,
+                    outcome=response.outcome,
+                    seconds=loop.time() - started,
+                    bytes_sent=response.bytes_sent,
+                    bytes_received=response.bytes_received + open_bytes,
+                    steps_during=self._plane.header.step - first_step,
+                    distance=response.distance.relative,
+                    moved=response.machine.merged > 0,
+                    cause=cause,
+                    progress=open_.progress,
+                )
+            )
+        if cause:
+            stream.cancel()
+
+    def _drop(self, peer: NodeId, stream: Stream) -> None:
+        streams = self._streams[peer]
+        streams.discard(stream)
+        self._settling.notify()
+        if not streams:
+            del self._streams[peer]
+
+    async def settle(self, request: bytes) -> bytes:
+        """Answer an initiator's `Settle`: revert what it did not apply, and bar the exchange."""
+        return encode_settled(self._settle(decode_settle(request)))
+
+    def _settle(self, settle: Settle) -> Settled:
+        if settle.run_id != self._run_id:
+            return Settled(SettleOutcome.REFUSED, 0)
+        if settle.responder != self._identity:
+            return Settled(SettleOutcome.REBOOTED, 0)
+        key = ExchangeKey(settle.initiator, settle.exchange_id)
+        outcome, undo = self.journal.settle(key, settle.applied_through)
+        for index, item in undo:
+            assert self._merge is not None
+            self._merge.revert(item.codec, index, item.theirs, item.mine)
+        return Settled(outcome, len(undo))
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Accept nothing more; wait until nothing runs and all is settled. Return False when time ran out."""
+        self.stopping = True
+        return await self._settling.drained(timeout_s, lambda: self.inbound == 0 and self._outbound is None)

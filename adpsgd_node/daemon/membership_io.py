@@ -1,0 +1,225 @@
+"""Carry out what the membership machine asks: packets, joins, and the question who owns a name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from adpsgd_node.core.membership.effect import (
+    AskToJoin,
+    Effect,
+    Joined,
+    JoinRefused,
+    MemberChanged,
+    NameConflict,
+    NameInUse,
+    Refuted,
+    Rejected,
+    SendPacket,
+    Waiting,
+)
+from adpsgd_node.core.membership.event import Event, JoinAnswered, JoinFailed, PacketReceived
+from adpsgd_node.core.membership.member import Member
+from adpsgd_node.core.membership.packet import RefusalReason
+from adpsgd_node.core.membership.swim import Swim
+from adpsgd_node.daemon.driver import Driver
+from adpsgd_node.daemon.task import Tasks
+from adpsgd_node.daemon.watch import Watch
+from adpsgd_node.errors import AdpsgdError, NameInUseError, RunMismatchError, TransportError, WireError
+from adpsgd_node.ids import Address, NodeId
+from adpsgd_node.net.transport import Method, Transport
+from adpsgd_node.telemetry.log import EventLog, OncePer
+from adpsgd_node.wire.membership import (
+    decode_join_request,
+    decode_join_response,
+    decode_packet,
+    encode_join_request,
+    encode_join_response,
+    encode_packet,
+)
+
+__all__ = ["MAX_PACKETS_UNDER_WAY", "MembershipHooks", "MembershipIo"]
+
+MAX_PACKETS_UNDER_WAY = 256
+"""Packets being sent at once; further ones are dropped, which the protocol is made for."""
+PACKET_TIMEOUT_S = 2.0
+JOIN_TIMEOUT_S = 4.0
+LOG_AGAIN_S = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembershipHooks:
+    """Who hears of what; each call returns at once."""
+
+    changed: Callable[[Member, Member | None], None]
+    joined: Callable[[], None]
+    progressed: Callable[[], None]
+    """The run's counters may have grown."""
+    rejected: Callable[[RefusalReason], None]
+    malformed: Callable[[], None]
+    fatal: Callable[[AdpsgdError], None]
+    """This node cannot be part of the run."""
+
+
+class MembershipIo:
+    """The I/O of one node's membership."""
+
+    def __init__(
+        self, swim: Swim, transport: Transport, tasks: Tasks, hooks: MembershipHooks, join_timeout_s: float
+    ) -> None:
+        self.swim = swim
+        self._transport = transport
+        self._tasks = tasks
+        self._hooks = hooks
+        self._join_timeout_s = join_timeout_s
+        self._driver: Driver[Event, Effect] = Driver(swim, self._execute)
+        self._sending = 0
+        self._sent = Watch()
+        self._checking: set[NodeId] = set()
+        self._log = EventLog("membership")
+        self._once = OncePer(LOG_AGAIN_S)
+
+    def start(self) -> None:
+        """Begin to look for the run."""
+        self._driver.carry_out(self.swim.start(self._now()))
+
+    def post(self, event: Event) -> None:
+        """Hand one event to the machine."""
+        self._driver.post(event)
+
+    def close(self) -> None:
+        self._driver.close()
+
+    async def flush(self, timeout_s: float) -> bool:
+        """Wait until the packets under way have been sent, such as the last ones; False when time ran out."""
+        return await self._sent.until(lambda: self._sending == 0, timeout_s)
+
+    def peers(self) -> list[Member]:
+        """Return the live members but this node."""
+        own = self.swim.self_member.id
+        return [member for member in self.swim.live() if member.id != own]
+
+    def address_of(self, node: NodeId) -> Address | None:
+        """Return where a live member is; None for one that is dead, gone, or another boot."""
+        return next((member.address for member in self.swim.live() if member.id == node), None)
+
+    async def deliver(self, data: bytes) -> bytes:
+        """Take one packet from a peer."""
+        try:
+            packet = decode_packet(data)
+        except WireError:
+            self._hooks.malformed()
+            raise
+        self._driver.post(PacketReceived(packet))
+        self._hooks.progressed()
+        return b""
+
+    async def join(self, data: bytes) -> bytes:
+        """Answer a node that wants to join, from what is known here."""
+        request = decode_join_request(data)
+        response, effects = self.swim.answer_join(request, self._now())
+        self._driver.carry_out(effects)
+        self._hooks.progressed()
+        if response.refusal is not None and self._once.due((request.source.name, response.refusal.reason), self._now()):
+            self._hooks.rejected(response.refusal.reason)
+            self._log.warning("refused a node that wants to join", node=request.source, why=response.refusal)
+        return encode_join_response(response)
+
+    def _execute(self, effect: Effect) -> None:
+        match effect:
+            case SendPacket():
+                self._send(effect)
+            case AskToJoin(seed):
+                self._tasks.start(f"join through {seed}", self._ask(seed))
+            case MemberChanged(member, before):
+                self._changed(member, before)
+            case Joined(seed):
+                self._log.info(
+                    "joined the run", through=seed or "nobody: there is no other seed", members=len(self.swim.live())
+                )
+                self._hooks.joined()
+            case JoinRefused(refusal, seed):
+                self._refused(refusal.reason, f"seed {seed} refuses this node: {refusal.detail}")
+            case NameInUse(detail, seed, holder):
+                if self._once.due(("name in use", seed), self._now()):
+                    self._log.warning(
+                        "the name is in use; waiting whether its holder still lives", seed=seed, detail=detail
+                    )
+                if holder is not None:
+                    self._check_name(holder, joining=True)
+            case NameConflict(other):
+                self._check_name(other, joining=False)
+            case Rejected(reason, source, detail):
+                self._hooks.rejected(reason)
+                if self._once.due((source.name, reason), self._now()):
+                    self._log.warning("dropped a packet", source=source, why=detail)
+            case Waiting(text):
+                self._log.warning(f"{text}; --join-timeout {self._join_timeout_s:g} s (0: for ever) ends it")
+            case Refuted(claim, incarnation):
+                self._log.info("told the others that this node is alive", claim=claim, incarnation=incarnation)
+
+    def _refused(self, reason: RefusalReason, text: str) -> None:
+        if reason in (RefusalReason.RUN, RefusalReason.PROTOCOL):
+            self._hooks.fatal(RunMismatchError(text))
+        elif self._once.due(text, self._now()):
+            self._log.warning(text)
+
+    def _changed(self, member: Member, before: Member | None) -> None:
+        if before is None or before.id != member.id or before.state is not member.state:
+            level = self._log.info if member.live else self._log.warning
+            level("member is now " + member.state.name.lower(), member=member.id, address=member.address)
+        self._hooks.changed(member, before)
+
+    def _send(self, effect: SendPacket) -> None:
+        if self._sending >= MAX_PACKETS_UNDER_WAY:
+            return
+        self._sending += 1
+        self._tasks.start(f"packet to {effect.address}", self._deliver(effect.address, encode_packet(effect.packet)))
+
+    async def _deliver(self, address: Address, data: bytes) -> None:
+        try:
+            await self._transport.call(address, Method.DELIVER, data, timeout_s=PACKET_TIMEOUT_S)
+        except TransportError as error:
+            self._log.debug("packet lost", address=address, cause=error)  # the failure detector's own business
+        finally:
+            self._sending -= 1
+            self._sent.notify()
+
+    async def _ask(self, seed: Address) -> None:
+        request = encode_join_request(self.swim.join_request())
+        try:
+            answer = await self._transport.call(seed, Method.JOIN, request, timeout_s=JOIN_TIMEOUT_S)
+            response = decode_join_response(answer)
+        except (TransportError, WireError) as error:
+            self._driver.post(JoinFailed(seed, str(error)))
+            return
+        self._driver.post(JoinAnswered(seed, response))
+        self._hooks.progressed()
+
+    def _check_name(self, other: Member, *, joining: bool) -> None:
+        if other.id not in self._checking:
+            self._checking.add(other.id)
+            self._tasks.start(f"check who is {other.id}", self._ask_holder(other, joining=joining))
+
+    async def _ask_holder(self, other: Member, *, joining: bool) -> None:
+        own = self.swim.self_member
+        request = encode_join_request(self.swim.join_request())
+        try:
+            answer = await self._transport.call(other.address, Method.JOIN, request, timeout_s=JOIN_TIMEOUT_S)
+            holder = decode_join_response(answer).source
+        except (TransportError, WireError) as error:
+            self._log.debug("the holder of the name does not answer", holder=other, cause=error)
+            return
+        finally:
+            self._checking.discard(other.id)
+        # Of two that live, the one that came later yields; one that is still joining always does.
+        if holder.id == other.id and (joining or own.id.boot > other.id.boot):
+            self._hooks.fatal(
+                NameInUseError(
+                    f"another live node at {other.address} is called {other.name!r} already: give this one another --name"
+                )
+            )
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()

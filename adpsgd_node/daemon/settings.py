@@ -1,0 +1,266 @@
+"""Hold the settings of one node; `config.compose` fills them from a TOML file, `ADPSGD_*` and flags."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from adpsgd_node.core.exchange.frame import CodecName
+from adpsgd_node.ids import MAX_NAME_LENGTH, Address, valid_name
+from adpsgd_node.setting import SettingError, choice
+
+__all__ = [
+    "AlgorithmName",
+    "ExchangeConfig",
+    "MembershipPreset",
+    "NetworkConfig",
+    "NodeConfig",
+    "TargetConfig",
+    "TopologyName",
+    "TrainerConfig",
+    "default_name",
+    "split_address",
+]
+
+DEFAULT_LISTEN = Address("127.0.0.1:7400")
+NO_ADDRESS = Address("")
+
+HTTP_PORT_OFFSET = 1000
+"""Without a setting of its own the HTTP server listens this far above the gRPC port."""
+
+MIN_CHUNK_BYTES = 4 << 10
+MAX_CHUNK_BYTES = 16 << 20
+CHUNK_ALIGNMENT_BYTES = 4096
+MAX_WINDOW = 64
+MAX_INBOUND = 2
+"""A node in k overlapping exchanges has eigenvalue (1-k)/2; with one outbound and three inbound it would diverge."""
+MAX_EXCHANGES_PER_STEP = 16.0
+MAX_SEEDS = 64
+MAX_EDGES = 100_000
+MAX_RESTARTS = 1000
+MAX_SEED = (1 << 63) - 1
+MAX_WAIT_S = 7 * 24 * 3600.0
+"""Longest time any setting may ask to wait for."""
+
+
+class AlgorithmName(enum.Enum):
+    AD_PSGD = enum.auto()
+    D_PSGD = enum.auto()
+    A_PSGD = enum.auto()
+    ALLREDUCE = enum.auto()
+
+
+class TopologyName(enum.Enum):
+    COMPLETE = enum.auto()
+    RING = enum.auto()
+    EXPONENTIAL = enum.auto()
+    HYPERCUBE = enum.auto()
+    CUSTOM = enum.auto()
+
+
+class MembershipPreset(enum.Enum):
+    """How patient the failure detector is; `core.membership.config` has the numbers."""
+
+    LOCAL = enum.auto()
+    LAN = enum.auto()
+    WAN = enum.auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConfig:
+    """Where a node listens and whom it asks to be let in."""
+
+    listen: Address = DEFAULT_LISTEN
+    """`host:port` of the gRPC server; port 0 lets the system choose one."""
+    advertise: Address = NO_ADDRESS
+    """`host:port` that peers dial; empty: the bound address. Needed when listening on all interfaces."""
+    http: Address = NO_ADDRESS
+    """`host:port` of /metrics, /healthz and /readyz; empty: host of `listen`, its port + 1000 (0 stays 0)."""
+    seeds: tuple[Address, ...] = ()
+    """`host:port` of nodes to join through, at most 64; one live one is enough. Empty: start a run of one's own."""
+    insecure: bool = False
+    """Allow peers beyond this machine although the connection is neither encrypted nor authenticated."""
+    join_timeout_s: float = 300.0
+    """Seconds to look for a live seed before giving up; 0: for ever."""
+    membership: MembershipPreset = MembershipPreset.LAN
+    """Failure detector's times: `local` (one machine), `lan`, or `wan`."""
+
+    def __post_init__(self) -> None:
+        host, port = split_address("listen", self.listen)
+        if self.advertise:
+            advertised_host, advertised_port = split_address("advertise", self.advertise)
+            if advertised_port == 0 or _is_wildcard(advertised_host):
+                raise SettingError("advertise", self.advertise, "an address that peers can dial, with its port")
+        elif _is_wildcard(host):
+            raise SettingError("advertise", "", f"an address that peers can dial, as listen = {self.listen} is not one")
+        if not self.insecure and not _is_loopback(host):
+            raise SettingError("listen", self.listen, "a loopback address, or --insecure: traffic is not encrypted yet")
+        if self.http:
+            split_address("http", self.http)
+        elif port + HTTP_PORT_OFFSET > 65535:
+            raise SettingError("http", "", f"an address, as port {port} + {HTTP_PORT_OFFSET} is above 65535")
+        if len(self.seeds) > MAX_SEEDS:
+            raise SettingError("seeds", f"{len(self.seeds)} addresses", f"at most {MAX_SEEDS}; one live seed is enough")
+        for seed in self.seeds:
+            if split_address("seeds", seed)[1] == 0:
+                raise SettingError("seeds", seed, "the port that the seed listens on")
+        _check_range("join_timeout_s", self.join_timeout_s, 0, MAX_WAIT_S)
+
+    @property
+    def http_address(self) -> Address:
+        """Where the HTTP server is to listen."""
+        if self.http:
+            return self.http
+        host, port = split_address("listen", self.listen)
+        return Address(f"{f'[{host}]' if ':' in host else host}:{port + HTTP_PORT_OFFSET if port else 0}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeConfig:
+    """With whom a node averages, how its parameters travel, and at what pace."""
+
+    topology: TopologyName = TopologyName.COMPLETE
+    """Graph over the live members: complete, ring, exponential, hypercube or custom; the same on every node."""
+    edges: tuple[tuple[str, str], ...] = ()
+    """Node names joined in the custom topology: `a:b,b:c`, in TOML `[["a", "b"], ["b", "c"]]`."""
+    codec: CodecName = CodecName.FP32
+    """How chunks travel: `fp32`, or `bf16` at half the bytes."""
+    chunk_bytes: int = 1 << 20
+    """Bytes of fp32 in a full chunk: 4 KiB to 16 MiB, a multiple of 4096; the same on every node."""
+    window: int = 6
+    """Chunks an initiator sends ahead of the answers, 1 to 64."""
+    max_inbound: int = 2
+    """Exchanges served for peers at one time, 1 or 2; more are declined as busy."""
+    exchanges_per_step: float = 1.0
+    """Exchanges started per local step when the network keeps up; above 0, at most 16."""
+
+    def __post_init__(self) -> None:
+        if self.topology is TopologyName.CUSTOM and not self.edges:
+            raise SettingError("edges", "", "pairs of node names such as a:b,b:c for topology = custom")
+        if self.edges and self.topology is not TopologyName.CUSTOM:
+            raise SettingError("topology", self.topology, "custom, as edges are given")
+        if len(self.edges) > MAX_EDGES:
+            raise SettingError("edges", f"{len(self.edges)} pairs", f"at most {MAX_EDGES}")
+        for one, other in self.edges:
+            if not (valid_name(one) and valid_name(other)) or one == other:
+                raise SettingError("edges", f"{one}:{other}", "the names of two different nodes in each pair")
+        _check_range("chunk_bytes", self.chunk_bytes, MIN_CHUNK_BYTES, MAX_CHUNK_BYTES)
+        if self.chunk_bytes % CHUNK_ALIGNMENT_BYTES:
+            below = self.chunk_bytes // CHUNK_ALIGNMENT_BYTES * CHUNK_ALIGNMENT_BYTES
+            raise SettingError("chunk_bytes", self.chunk_bytes, f"a multiple of {CHUNK_ALIGNMENT_BYTES}, e.g. {below}")
+        _check_range("window", self.window, 1, MAX_WINDOW)
+        _check_range("max_inbound", self.max_inbound, 1, MAX_INBOUND)
+        if not 0 < self.exchanges_per_step <= MAX_EXCHANGES_PER_STEP:
+            expected = f"a number above 0, at most {MAX_EXCHANGES_PER_STEP:g}"
+            raise SettingError("exchanges_per_step", self.exchanges_per_step, expected)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetConfig:
+    """When the run as a whole is done."""
+
+    epochs: float | None = None
+    """Passes over the data set by all nodes together; empty: the script's own default."""
+    samples: int | None = None
+    """Samples of all nodes together, instead of `epochs`; with neither, training ends when the script does."""
+    tolerance: float = 1e-3
+    """Relative consensus distance below which two models count as equal."""
+    finish_timeout_s: float = 60.0
+    """Seconds to wait at the end for the models to agree; then each node writes what it has, and says so."""
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.samples is not None:
+            raise SettingError("samples", self.samples, f"nothing, as epochs = {self.epochs:g} is given: choose one")
+        if self.epochs is not None and not self.epochs > 0:
+            raise SettingError("epochs", self.epochs, "a number above 0")
+        if self.samples is not None and self.samples < 1:
+            raise SettingError("samples", self.samples, "a whole number above 0")
+        if not 0 < self.tolerance <= 1:
+            raise SettingError("tolerance", self.tolerance, "a number above 0, at most 1")
+        _check_range("finish_timeout_s", self.finish_timeout_s, 0, MAX_WAIT_S)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerConfig:
+    """How the user's script is looked after."""
+
+    max_restarts: int = 3
+    """Times the script is started again after it died, 0 to 1000."""
+
+    def __post_init__(self) -> None:
+        _check_range("max_restarts", self.max_restarts, 0, MAX_RESTARTS)
+
+
+def default_name() -> str:
+    """Make a valid node name of this host's name."""
+    text = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname())[:MAX_NAME_LENGTH].strip("._-")
+    return text or "node"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """Everything a node can be told."""
+
+    name: str = field(default_factory=default_name)
+    """This node's name in the run, one live node each; default: the host's name. Several on one host need names."""
+    run: str = "default"
+    """Name of the training job; nodes of different runs refuse each other."""
+    output: Path | None = None
+    """Folder for the model and results; empty: `runs/<run>/<name>`."""
+    algorithm: AlgorithmName = AlgorithmName.AD_PSGD
+    """Only `ad-psgd` in this version."""
+    seed: int = 0
+    """Of this node's random choices, mixed with its name, so that all nodes may be given the same one."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        for key, text in (("name", self.name), ("run", self.run)):
+            if not valid_name(text):
+                expected = f"1 to {MAX_NAME_LENGTH} letters, digits, '.', '_', '-'; a letter or digit at both ends"
+                raise SettingError(key, text, expected)
+        if self.algorithm is not AlgorithmName.AD_PSGD:
+            later = ", ".join(choice(name) for name in AlgorithmName if name is not AlgorithmName.AD_PSGD)
+            raise SettingError("algorithm", self.algorithm, f"ad-psgd; {later} are not built yet")
+        _check_range("seed", self.seed, 0, MAX_SEED)
+
+    @property
+    def folder(self) -> Path:
+        """Where this node writes."""
+        return self.output if self.output is not None else Path("runs") / self.run / self.name
+
+
+def split_address(key: str, text: str) -> tuple[str, int]:
+    """Cut `host:port` (IPv6 hosts in brackets) in two. Raises `SettingError` naming the setting `key`."""
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    valid_port = port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535
+    if not colon or not host or not valid_port or (":" in host) != bracketed or re.search(r"[\s/]", host):
+        raise SettingError(key, text, "host:port with a port from 0 to 65535, IPv6 hosts as [::1]:7400")
+    return host, int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"  # any other name may resolve to an address that others reach
+
+
+def _is_wildcard(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _check_range(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise SettingError(key, value, f"{low:g} to {high:g}" if high < 1e6 else f"{low} to {high}")

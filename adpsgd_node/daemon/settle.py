@@ -1,0 +1,100 @@
+"""Tell responders of broken exchanges what was applied here, until they answer or are gone (invariant 2).
+
+A responder thought dead may only be frozen, with what it applied still in its memory: its settling waits, and goes on
+when it comes back. It ends when the responder has answered, has left, or was followed by another boot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from adpsgd_node.core.exchange.frame import Settle
+from adpsgd_node.core.exchange.outcome import SettleEnd
+from adpsgd_node.daemon.task import Tasks
+from adpsgd_node.daemon.watch import Watch
+from adpsgd_node.errors import TransportError, WireError
+from adpsgd_node.ids import Address, NodeId, RunId
+from adpsgd_node.net.transport import Method, Transport
+from adpsgd_node.wire.framing import decode_settled, encode_settle
+
+__all__ = ["Settling"]
+
+CALL_TIMEOUT_S = 3.0
+FIRST_RETRY_S = 0.1
+LARGEST_RETRY_S = 5.0
+DEAD_RETRY_S = 1.0
+"""How often to look whether a dead peer has come back."""
+
+
+class Settling:
+    """The unsettled exchanges that this node initiated: at most one a peer."""
+
+    def __init__(
+        self,
+        identity: NodeId,
+        run_id: RunId,
+        transport: Transport,
+        address_of: Callable[[NodeId], Address | None],
+        settled: Callable[[SettleEnd], None],
+        tasks: Tasks,
+    ) -> None:
+        self.peers: set[NodeId] = set()
+        """Peers with which no new exchange may start yet."""
+        self._identity = identity
+        self._run_id = run_id
+        self._transport = transport
+        self._address_of = address_of
+        self._settled = settled
+        self._tasks = tasks
+        self._watch = Watch()
+
+    def start(self, peer: NodeId, exchange_id: int, applied_through: int) -> None:
+        """Begin to settle one exchange in the background."""
+        self.peers.add(peer)
+        settle = Settle(
+            run_id=self._run_id,
+            initiator=self._identity,
+            responder=peer,
+            exchange_id=exchange_id,
+            applied_through=applied_through,
+        )
+        self._tasks.start(f"settle exchange {exchange_id} with {peer}", self._settle(settle))
+
+    def forget(self, peer: NodeId) -> None:
+        """Stop settling with a peer whose memory is gone."""
+        if peer in self.peers:
+            self.peers.discard(peer)
+            self._settled(SettleEnd.ABANDONED)
+        self.notify()
+
+    def notify(self) -> None:
+        """Wake whoever waits in `drained`."""
+        self._watch.notify()
+
+    async def drained(self, timeout_s: float, idle: Callable[[], bool]) -> bool:
+        """Wait until nothing is unsettled with a live peer and `idle()` holds; False when time ran out."""
+        return await self._watch.until(
+            lambda: idle() and not any(self._address_of(peer) for peer in self.peers), timeout_s
+        )
+
+    async def _settle(self, settle: Settle) -> None:
+        peer, pause_s = settle.responder, FIRST_RETRY_S
+        while peer in self.peers:
+            address = self._address_of(peer)
+            if address is None:
+                await asyncio.sleep(DEAD_RETRY_S)
+                continue
+            try:
+                answer = await self._transport.call(
+                    address, Method.SETTLE, encode_settle(settle), timeout_s=CALL_TIMEOUT_S
+                )
+                outcome = SettleEnd.of(decode_settled(answer).outcome)
+            except (TransportError, WireError):
+                await asyncio.sleep(pause_s)
+                pause_s = min(LARGEST_RETRY_S, pause_s * 2)
+                continue
+            if peer in self.peers:
+                self.peers.discard(peer)
+                self._settled(outcome)
+            self.notify()

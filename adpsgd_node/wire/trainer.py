@@ -1,0 +1,268 @@
+"""Encode and decode the control frames between a daemon and its own trainer.
+
+On the socket each frame is a little-endian uint32 length and that many bytes of `TrainerFrame` of the published schema.
+`encode` and `decode` deal in the bytes after the length; `pack` adds it and `frame_length` reads it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from adpsgd_node.core.tensor import Segment, TensorSpec
+from adpsgd_node.errors import WireError
+from adpsgd_node.ids import RunId, SchemaHash
+from adpsgd_node.wire.check import at_most, chosen, run_id, schema_hash
+from adpsgd_node.wire.v1 import model_pb2, trainer_pb2
+
+__all__ = [
+    "LENGTH_BYTES",
+    "MAX_FRAME_BYTES",
+    "MAX_TENSORS",
+    "MAX_TEXT_BYTES",
+    "Agreed",
+    "Attach",
+    "Attached",
+    "Failed",
+    "Go",
+    "Ready",
+    "Saved",
+    "Settle",
+    "TrainerFrame",
+    "decode",
+    "encode",
+    "frame_length",
+    "pack",
+]
+
+MAX_FRAME_BYTES = 64 << 20
+"""Longest control frame; the largest is `Attach` with its tensors."""
+
+MAX_TENSORS = 100_000
+"""Most tensors in an `Attach` (the limit of the plane)."""
+
+MAX_DIMENSIONS = 32
+"""Most dimensions of a tensor (the limit of the plane)."""
+
+MAX_TEXT_BYTES = 4096
+"""Longest text in a frame, in UTF-8 bytes; a longer `detail` is cut when it is encoded."""
+
+LENGTH_BYTES = 4
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attach:
+    """Trainer -> daemon, first: what the model looks like."""
+
+    pid: int
+    tensors: tuple[TensorSpec, ...]
+    dataset_size: int = 0
+    """Samples in the training set; 0: not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attached:
+    """Daemon -> trainer; the descriptors of plane and step event travel with it."""
+
+    daemon_pid: int
+    node: str
+    run_id: RunId
+    schema: SchemaHash
+    chunk_bytes: int
+    resumed: bool
+    """The plane holds what an earlier trainer of this node left: load it."""
+    output: str
+    """Folder for the model file; empty: write none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Trainer -> daemon: initial parameters stand in `live`; until `Go` the daemon may write there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Daemon -> trainer: start stepping."""
+
+    adopted: bool = False
+    """`live` now holds a peer's parameters."""
+    donor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Trainer -> daemon: stepping has stopped; settle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreed:
+    """Daemon -> trainer: the run's models agree."""
+
+    consensus_distance: float
+    steps_total: int
+    samples_total: int
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Trainer -> daemon: the model is written (path empty: nothing was asked for)."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Daemon -> trainer: cannot go on; `detail` names the fix."""
+
+    code: str
+    """Name of the error of `adpsgd_node.errors` that the trainer raises, e.g. `SchemaMismatchError`."""
+    detail: str
+
+
+TrainerFrame = Attach | Attached | Ready | Go | Settle | Agreed | Saved | Failed
+
+
+def encode(frame: TrainerFrame) -> bytes:
+    """Turn a frame into bytes of the published schema."""
+    encoded = _message(frame).SerializeToString()
+    if len(encoded) > MAX_FRAME_BYTES:
+        raise WireError(f"a {type(frame).__name__} frame of {len(encoded)} bytes is over the {MAX_FRAME_BYTES} allowed")
+    return encoded
+
+
+def pack(frame: TrainerFrame) -> bytes:
+    """Turn a frame into what goes over the socket: its length, then its bytes."""
+    encoded = encode(frame)
+    return _LENGTH.pack(len(encoded)) + encoded
+
+
+def frame_length(prefix: bytes) -> int:
+    """Read the length that precedes a frame. Raises `WireError` when it is over the limit."""
+    length: int = _LENGTH.unpack(prefix)[0]
+    return at_most(length, MAX_FRAME_BYTES, "bytes of a control frame")
+
+
+def decode(data: bytes) -> TrainerFrame:
+    """Read one frame. Raises `WireError` naming what is wrong with it."""
+    at_most(len(data), MAX_FRAME_BYTES, "bytes of a control frame")
+    message = trainer_pb2.TrainerFrame()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise WireError(f"a control frame of {len(data)} bytes is no TrainerFrame: {error}") from error
+    match message.WhichOneof("frame"):
+        case "attach":
+            return _read_attach(message.attach)
+        case "attached":
+            return _read_attached(message.attached)
+        case "ready":
+            return Ready()
+        case "go":
+            return Go(message.go.adopted, _text(message.go.donor, "go.donor"))
+        case "settle":
+            return Settle()
+        case "agreed":
+            return _read_agreed(message.agreed)
+        case "saved":
+            return Saved(_text(message.saved.path, "saved.path"))
+        case "failed":
+            return Failed(_text(message.failed.code, "failed.code"), _text(message.failed.detail, "failed.detail"))
+    raise WireError("a control frame holds no frame: daemon and trainer run different versions of adpsgd-node")
+
+
+def _message(frame: TrainerFrame) -> trainer_pb2.TrainerFrame:
+    match frame:
+        case Attach():
+            return trainer_pb2.TrainerFrame(attach=_attach(frame))
+        case Attached():
+            return trainer_pb2.TrainerFrame(attached=_attached(frame))
+        case Ready():
+            return trainer_pb2.TrainerFrame(ready=trainer_pb2.Ready())
+        case Go():
+            return trainer_pb2.TrainerFrame(go=trainer_pb2.Go(adopted=frame.adopted, donor=frame.donor))
+        case Settle():
+            return trainer_pb2.TrainerFrame(settle=trainer_pb2.Settle())
+        case Agreed():
+            return trainer_pb2.TrainerFrame(agreed=_agreed(frame))
+        case Saved():
+            return trainer_pb2.TrainerFrame(saved=trainer_pb2.Saved(path=frame.path))
+        case Failed():
+            return trainer_pb2.TrainerFrame(failed=trainer_pb2.Failed(code=_cut(frame.code), detail=_cut(frame.detail)))
+
+
+def _attach(frame: Attach) -> trainer_pb2.Attach:
+    tensors = [
+        model_pb2.TensorSpec(
+            name=spec.name, shape=spec.shape, dtype=spec.dtype, segment=model_pb2.Segment.Name(int(spec.segment))
+        )
+        for spec in frame.tensors
+    ]
+    return trainer_pb2.Attach(pid=frame.pid, tensors=tensors, dataset_size=frame.dataset_size)
+
+
+def _read_attach(message: trainer_pb2.Attach) -> Attach:
+    at_most(len(message.tensors), MAX_TENSORS, "tensors of an attach frame")
+    tensors = tuple(_read_tensor(tensor) for tensor in message.tensors)
+    return Attach(pid=message.pid, tensors=tensors, dataset_size=message.dataset_size)
+
+
+def _read_tensor(message: model_pb2.TensorSpec) -> TensorSpec:
+    name = _text(message.name, "tensor name")
+    at_most(len(message.shape), MAX_DIMENSIONS, f"dimensions of tensor {name}")
+    segment = chosen(Segment, message.segment, f"segment of tensor {name}")
+    return TensorSpec(name, tuple(message.shape), _text(message.dtype, f"dtype of tensor {name}"), segment)
+
+
+def _attached(frame: Attached) -> trainer_pb2.Attached:
+    return trainer_pb2.Attached(
+        daemon_pid=frame.daemon_pid,
+        node=frame.node,
+        run_id=frame.run_id,
+        schema=frame.schema,
+        chunk_bytes=frame.chunk_bytes,
+        resumed=frame.resumed,
+        output=frame.output,
+    )
+
+
+def _read_attached(message: trainer_pb2.Attached) -> Attached:
+    return Attached(
+        daemon_pid=message.daemon_pid,
+        node=_text(message.node, "attached.node"),
+        run_id=run_id(message.run_id),
+        schema=schema_hash(message.schema),
+        chunk_bytes=message.chunk_bytes,
+        resumed=message.resumed,
+        output=_text(message.output, "attached.output"),
+    )
+
+
+def _agreed(frame: Agreed) -> trainer_pb2.Agreed:
+    return trainer_pb2.Agreed(
+        consensus_distance=frame.consensus_distance,
+        steps_total=frame.steps_total,
+        samples_total=frame.samples_total,
+        members=frame.members,
+    )
+
+
+def _read_agreed(message: trainer_pb2.Agreed) -> Agreed:
+    return Agreed(
+        consensus_distance=message.consensus_distance,
+        steps_total=message.steps_total,
+        samples_total=message.samples_total,
+        members=message.members,
+    )
+
+
+def _text(text: str, field: str) -> str:
+    at_most(len(text.encode()), MAX_TEXT_BYTES, f"bytes of {field}")
+    return text
+
+
+def _cut(text: str) -> str:
+    return text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore")

@@ -1,0 +1,51 @@
+"""Collect the commands of `adpsgd-node`; only a command that runs imports what it needs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from adpsgd_cli.demo.command import demo
+from adpsgd_cli.options import with_settings
+from adpsgd_cli.status import status
+from adpsgd_cli.up import up
+from adpsgd_cli.version import version
+
+from adpsgd_node.daemon.settings import NodeConfig
+from adpsgd_node.errors import AdpsgdError
+
+__all__ = ["build", "main"]
+
+_EPILOG = (
+    "Exit codes: 0 done; 1 other errors, also: no node runs here; 2 wrong options; 3 an address could not be bound; "
+    "4 no seed could be reached; 5 the name is in use; 6 another run or protocol version; 7 another model; "
+    "8 this node's own loss or parameters are not finite; 9 the script failed; 10 the daemon is gone; "
+    "11 the model cannot be exchanged; 12 a plane that does not fit; 128 + N ended by signal N."
+)
+
+
+def build() -> typer.Typer:
+    """Put the command line together."""
+    app = typer.Typer(
+        help="Train a PyTorch model together with other machines by AD-PSGD: no server, no barrier.",
+        epilog=_EPILOG,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    # Options end at SCRIPT: whatever follows is the script's own, dashes included.
+    app.command(context_settings={"allow_interspersed_args": False}, epilog=_EPILOG)(with_settings(NodeConfig)(up))
+    app.command()(demo)
+    app.command()(status)
+    app.command()(version)
+    return app
+
+
+def main() -> None:
+    """Run the command line; an error made on purpose is one line on stderr and its own exit code."""
+    try:
+        build()(prog_name="adpsgd-node")
+    except AdpsgdError as error:
+        print(f"adpsgd-node: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

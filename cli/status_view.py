@@ -1,0 +1,129 @@
+"""Turn a status into a table for people or an object for programs."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from adpsgd_node.core.membership.member import Member, MemberState
+from adpsgd_node.setting import choice
+from adpsgd_node.wire.admin import Status
+
+__all__ = ["finite", "number", "to_json", "to_table"]
+
+_COLORS = {MemberState.ALIVE: "green", MemberState.SUSPECT: "yellow", MemberState.DEAD: "red", MemberState.LEFT: "dim"}
+
+
+def to_json(status: Status) -> dict[str, object]:
+    """Write a status as plain values; what is not known yet is null."""
+    own = status.self_member
+    return {
+        "run": status.run_id,
+        "node": own.id.name,
+        **_member_json(own),
+        "version": status.version,
+        "insecure": status.insecure,
+        "algorithm": status.algorithm,
+        "topology": status.topology,
+        "codec": status.codec,
+        "uptime_s": round(status.uptime_s, 3),
+        "step": status.step,
+        "samples": status.samples,
+        "samples_per_s": finite(status.samples_per_s),
+        "loss": finite(status.loss),
+        "accuracy": finite(status.accuracy),
+        "exchanges_initiated": status.exchanges_initiated,
+        "exchanges_responded": status.exchanges_responded,
+        "consensus_distance": finite(status.consensus_distance),
+        "steps_total": status.steps_total,
+        "samples_total": status.samples_total,
+        "samples_target": status.samples_target or None,
+        "unsettled": status.unsettled,
+        "problem": status.problem or None,
+        "http": status.http_address,
+        "trainer_pid": status.trainer_pid or None,
+        "trainer_restarts": status.trainer_restarts,
+        "output": status.output,
+        "members": [
+            {
+                "name": entry.member.id.name,
+                **_member_json(entry.member),
+                "steps": entry.steps,
+                "samples": entry.samples,
+                "neighbor": entry.neighbor,
+            }
+            for entry in status.members
+        ],
+    }
+
+
+def to_table(status: Status) -> RenderableType:
+    """Lay a status out: lines on the node itself, then the members of its run."""
+    members = Table(title=None, header_style="bold")
+    for name in ("member", "state", "phase", "steps", "samples", "address", "neighbor"):
+        members.add_column(name, justify="right" if name in ("steps", "samples") else "left")
+    for entry in sorted(status.members, key=lambda entry: entry.member.id):
+        member = entry.member
+        own = member.id == status.self_member.id
+        members.add_row(
+            f"{member.id.name} (asked)" if own else member.id.name,
+            Text(choice(member.state), style=_COLORS[member.state]),
+            choice(member.phase),
+            str(entry.steps),
+            str(entry.samples),
+            member.address,
+            "yes" if entry.neighbor else "",
+        )
+    return Group(*_header(status), members)
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Write a number shortly, `-` when it is not known."""
+    return f"{value:.{digits}g}" if math.isfinite(value) else "-"
+
+
+def finite(value: float) -> float | None:
+    """JSON has no NaN: not known is null."""
+    return value if math.isfinite(value) else None
+
+
+def _header(status: Status) -> list[Text]:
+    own = status.self_member
+    lines = [
+        Text(f"run {status.run_id}, node {own.id.name}: {choice(own.phase)} at {own.address}", style="bold"),
+        Text(
+            f"step {status.step}, {number(status.samples_per_s)} samples/s, loss {number(status.loss)}, "
+            f"accuracy {number(status.accuracy)}, consensus distance {number(status.consensus_distance, 3)}"
+        ),
+        Text(f"the run: {_target(status)}, {status.steps_total} steps"),
+        Text(
+            f"{status.algorithm}, {status.topology}, {status.codec}; exchanges {status.exchanges_initiated} initiated, "
+            f"{status.exchanges_responded} answered, {status.unsettled} unsettled; "
+            f"trainer restarts {status.trainer_restarts}"
+        ),
+    ]
+    if status.insecure:
+        lines.append(Text("INSECURE: traffic between nodes is neither encrypted nor authenticated", style="bold red"))
+    if status.problem:
+        lines.append(Text(f"problem: {status.problem}", style="bold red"))
+    return lines
+
+
+def _target(status: Status) -> str:
+    if not status.samples_target:
+        return f"{status.samples_total} samples, no target"
+    share = min(1.0, status.samples_total / status.samples_target)
+    return f"{status.samples_total} of {status.samples_target} samples ({share:.0%})"
+
+
+def _member_json(member: Member) -> dict[str, object]:
+    return {
+        "boot": member.id.boot,
+        "address": member.address,
+        "incarnation": member.incarnation,
+        "state": choice(member.state),
+        "phase": choice(member.phase),
+    }
