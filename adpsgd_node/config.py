@@ -40,9 +40,11 @@ _TRAINER_FD = "ADPSGD_TRAINER_FD"
 _RESERVED = frozenset({_CONFIG, _TRAINER_FD})
 """Variables with our prefix that are no settings."""
 
-_SERVICE_LINK = re.compile(r"ADPSGD_.*(_SERVICE_HOST|_SERVICE_PORT(_.*)?|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_SERVICE_LINK = re.compile(
+    r"ADPSGD_.*(_SERVICE_HOST|_SERVICE_PORT(_.*)?|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://.*")
-"""Kubernetes tells every pod of a Service named `adpsgd-...` in variables with our prefix; the user set none of them."""
+"""Kubernetes tells every pod of a Service named `adpsgd-...` in variables with our prefix; no user set them."""
 
 _MAX_TOML_BYTES = 1 << 20
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 
 import typer
+
 from adpsgd_cli.demo.command import demo
 from adpsgd_cli.options import with_settings
 from adpsgd_cli.status import status
 from adpsgd_cli.up import up
 from adpsgd_cli.version import version
-
 from adpsgd_node.daemon.settings import NodeConfig
 from adpsgd_node.errors import AdpsgdError
 
@@ -35,7 +35,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     # Options end at SCRIPT: whatever follows is the script's own, dashes included.
-    app.command(context_settings={"allow_interspersed_args": False}, epilog=_EPILOG)(with_settings(NodeConfig)(up))
+    app.command(context_settings={"allow_interspersed_args": False}, epilog=_EPILOG)(with_settings(up, NodeConfig))
     app.command()(demo)
     app.command()(status)
     app.command()(version)

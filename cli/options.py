@@ -11,7 +11,7 @@ import itertools
 import sys
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, Optional, TypeVar, Union, get_args, get_origin
+from typing import Any, Optional, Union, get_args, get_origin
 
 import typer
 
@@ -20,28 +20,27 @@ from adpsgd_node.setting import choice
 
 __all__ = ["with_settings"]
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 _METAVARS = {int: "INT", float: "FLOAT"}
 _NODE_PANEL = "Node"
 
 
-def with_settings(config_class: type[Any]) -> Callable[[Command], Command]:
-    """Decorate a command that takes `**given`: it gets one option for each setting, None where it was not given.
+def with_settings(command: Callable[..., None], config_class: type[Any]) -> Callable[..., None]:
+    """Return a command that takes `**given` as one with an option for each setting, None where it was not given.
 
     Values stay text: `config.compose` converts them, so that flags, environment and TOML share one set of errors.
     """
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    parameters = [*own, *_options(config_class)]
 
-    def decorate(command: Command) -> Command:
-        signature = inspect.signature(command, eval_str=True)
-        own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
-        options = list(_options(config_class))
-        # typer reads both the signature and the annotations.
-        command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *options)}
-        return command
+    @functools.wraps(command)
+    def offered(**given: object) -> None:
+        command(**given)
 
-    return decorate
+    # typer reads both the signature and the annotations.
+    offered.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    offered.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return offered
 
 
 def _options(config_class: type[Any]) -> Iterator[inspect.Parameter]:

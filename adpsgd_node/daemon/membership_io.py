@@ -217,7 +217,8 @@ class MembershipIo:
         if holder.id == other.id and (joining or own.id.boot > other.id.boot):
             self._hooks.fatal(
                 NameInUseError(
-                    f"another live node at {other.address} is called {other.name!r} already: give this one another --name"
+                    f"another live node at {other.address} is called {other.name!r} already: "
+                    "give this one another --name"
                 )
             )
 

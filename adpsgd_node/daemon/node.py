@@ -310,8 +310,8 @@ class Node:
         self.training.poisoned(why)
         if self.phase in HOLDING:
             self._log.error(
-                "this node stops exchanging; the others go on without it. Lower the learning rate or mend its data, then "
-                "restart the script: it adopts a peer's model",
+                "this node stops exchanging; the others go on without it. Lower the learning rate or mend its data, "
+                "then restart the script: it adopts a peer's model",
                 why=self.training.poison,
             )
             self._enter(Phase.POISONED)

@@ -19,7 +19,7 @@ from adpsgd_node.errors import AdpsgdError, WireError
 from adpsgd_node.net.grpc_stream import AnswerStream
 from adpsgd_node.net.transport import ConverseHandler, Method, StreamMethod, UnaryHandler
 
-__all__ = ["HANDLER_END_S", "generic_handlers"]
+__all__ = ["HANDLER_END_S", "HandlerSet"]
 
 HANDLER_END_S = 5.0
 """How long the handler of a broken call may take to end by itself before it is cancelled."""
@@ -27,52 +27,70 @@ HANDLER_END_S = 5.0
 _log = logging.getLogger(__name__)
 
 
-def generic_handlers(
-    unary: Mapping[Method, UnaryHandler], streams: Mapping[StreamMethod, ConverseHandler]
-) -> list[grpc.GenericRpcHandler]:
-    """Return one gRPC handler per service; messages stay bytes."""
-    services: dict[str, dict[str, grpc.RpcMethodHandler]] = defaultdict(dict)
-    for method, unary_handler in unary.items():
-        service, name = method.value.removeprefix("/").split("/")
-        services[service][name] = grpc.unary_unary_rpc_method_handler(_answer_call(unary_handler, method))
-    for stream_method, stream_handler in streams.items():
-        service, name = stream_method.value.removeprefix("/").split("/")
-        services[service][name] = grpc.stream_stream_rpc_method_handler(_answer_stream(stream_handler, stream_method))
-    return [grpc.method_handlers_generic_handler(service, methods) for service, methods in services.items()]
+class HandlerSet:
+    """The handlers of one server, and the tasks in which they run now."""
 
+    def __init__(self, unary: Mapping[Method, UnaryHandler], streams: Mapping[StreamMethod, ConverseHandler]) -> None:
+        self._unary = unary
+        self._streams = streams
+        self._calls: set[asyncio.Future[bytes]] = set()
+        self._conversations: set[asyncio.Future[None]] = set()
 
-def _answer_call(handler: UnaryHandler, method: Method) -> Any:
-    async def answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        task = asyncio.ensure_future(handler(request))
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError:
-            await _let_end(task)
-            raise
-        await _abort_if_failed(task, context, method.value)
-        return task.result()
+    def grpc_handlers(self) -> list[grpc.GenericRpcHandler]:
+        """Return one gRPC handler per service; messages stay bytes."""
+        services: dict[str, dict[str, grpc.RpcMethodHandler]] = defaultdict(dict)
+        for method, unary_handler in self._unary.items():
+            service, name = method.value.removeprefix("/").split("/")
+            services[service][name] = grpc.unary_unary_rpc_method_handler(self._call(unary_handler, method))
+        for stream_method, stream_handler in self._streams.items():
+            service, name = stream_method.value.removeprefix("/").split("/")
+            answer = self._conversation(stream_handler, stream_method)
+            services[service][name] = grpc.stream_stream_rpc_method_handler(answer)
+        return [grpc.method_handlers_generic_handler(service, methods) for service, methods in services.items()]
 
-    return answer
+    async def end(self) -> None:
+        """Wait for the handlers that are left once the server has stopped; cancel those with nobody to answer."""
+        for call in self._calls:
+            call.cancel()
+        running: tuple[asyncio.Future[Any], ...] = (*self._calls, *self._conversations)
+        if running:
+            await asyncio.wait(running, timeout=2 * HANDLER_END_S)
 
-
-def _answer_stream(handler: ConverseHandler, method: StreamMethod) -> Any:
-    async def answer(_: object, context: grpc.aio.ServicerContext) -> None:
-        stream = AnswerStream(context, f"{method.value} from {context.peer()}")
-        task = asyncio.ensure_future(handler(stream))
-        broken = asyncio.ensure_future(stream.broken.wait())
-        try:
-            await asyncio.wait((task, broken), return_when=asyncio.FIRST_COMPLETED)
+    def _call(self, handler: UnaryHandler, method: Method) -> Any:
+        async def answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            task = asyncio.ensure_future(handler(request))
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
+            try:
+                await asyncio.wait((task,))
+            except asyncio.CancelledError:
+                await _let_end(task)
+                raise
             await _abort_if_failed(task, context, method.value)
-            if stream.broken.is_set():
-                await context.abort(grpc.StatusCode.ABORTED, "the answering node broke the stream")
-        finally:
-            # Reached with the task running when the peer, its connection or this server went away, or when the handler
-            # broke the stream. gRPC frees the context after this coroutine, so the task has to be done with it.
-            stream.cancel()
-            broken.cancel()
-            await _let_end(task)
+            return task.result()
 
-    return answer
+        return answer
+
+    def _conversation(self, handler: ConverseHandler, method: StreamMethod) -> Any:
+        async def answer(_: object, context: grpc.aio.ServicerContext) -> None:
+            stream = AnswerStream(context, f"{method.value} from {context.peer()}")
+            task = asyncio.ensure_future(handler(stream))
+            self._conversations.add(task)
+            task.add_done_callback(self._conversations.discard)
+            broken = asyncio.ensure_future(stream.broken.wait())
+            try:
+                await asyncio.wait((task, broken), return_when=asyncio.FIRST_COMPLETED)
+                await _abort_if_failed(task, context, method.value)
+                if stream.broken.is_set():
+                    await context.abort(grpc.StatusCode.ABORTED, "the answering node broke the stream")
+            finally:
+                # Reached with the task running when the peer, its connection or this server went away, or when the
+                # handler broke the stream. gRPC frees the context after this, so the task has to be done with it.
+                stream.cancel()
+                broken.cancel()
+                await _let_end(task)
+
+        return answer
 
 
 async def _let_end(task: asyncio.Future[Any]) -> None:

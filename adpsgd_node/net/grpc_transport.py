@@ -11,7 +11,7 @@ from adpsgd_node.errors import BindError, UnreachableError
 from adpsgd_node.ids import Address
 from adpsgd_node.net.channel import ChannelCache
 from adpsgd_node.net.credentials import Credentials, split_address
-from adpsgd_node.net.grpc_handler import generic_handlers
+from adpsgd_node.net.grpc_handler import HandlerSet
 from adpsgd_node.net.grpc_stream import CallerStream
 from adpsgd_node.net.option import LinkConfig, server_options
 from adpsgd_node.net.rpc_error import RPC_FAILURES, failed_call, task_is_cancelled
@@ -34,13 +34,15 @@ class GrpcTransport(Transport):
         self._config = config or LinkConfig()
         self._channels = ChannelCache(self._credentials, self._config)
         self._server: grpc.aio.Server | None = None
+        self._handlers = HandlerSet({}, {})
 
     async def serve(
         self, unary: Mapping[Method, UnaryHandler], streams: Mapping[StreamMethod, ConverseHandler]
     ) -> Address:
         assert self._server is None, "serve was called twice"
+        handlers = HandlerSet(unary, streams)
         server = grpc.aio.server(
-            handlers=generic_handlers(unary, streams),
+            handlers=handlers.grpc_handlers(),
             options=server_options(self._config),
             maximum_concurrent_rpcs=self._config.max_concurrent_calls,
         )
@@ -51,7 +53,7 @@ class GrpcTransport(Transport):
         if port == 0:
             raise self._bind_error()
         await server.start()
-        self._server = server
+        self._server, self._handlers = server, handlers
         host, colon, _ = self._listen.rpartition(":")
         return Address(f"{host}{colon}{port}")
 
@@ -82,6 +84,7 @@ class GrpcTransport(Transport):
     async def close(self, *, grace_s: float) -> None:
         if self._server is not None:
             await self._server.stop(grace_s)
+            await self._handlers.end()
         await self._channels.close()
 
     def _bind_error(self) -> BindError:

@@ -34,7 +34,9 @@ class MemoryTransport(Transport):
         self._network = network
         self._unary: Mapping[Method, UnaryHandler] = {}
         self._streams: Mapping[StreamMethod, ConverseHandler] = {}
-        self._handlers: dict[asyncio.Future[Any], None] = {}  # a dict keeps its order, a set does not
+        # dicts keep their order, sets do not: cancelling would not be deterministic
+        self._calls: dict[asyncio.Future[Any], None] = {}
+        self._conversations: dict[asyncio.Future[Any], None] = {}
         self._closed = False
 
     async def serve(
@@ -63,35 +65,35 @@ class MemoryTransport(Transport):
     async def close(self, *, grace_s: float) -> None:
         self._closed = True
         self._network.detach(self)
-        if self._handlers:
-            await asyncio.wait(tuple(self._handlers), timeout=grace_s)
+        await self._wait_for_handlers(grace_s)
         self._network.break_streams(self.address, f"{self.address} is closing")
-        if self._handlers:
-            await asyncio.wait(tuple(self._handlers), timeout=HANDLER_END_S)
+        for call in list(self._calls):
+            call.cancel()
+        await self._wait_for_handlers(HANDLER_END_S)
         self.vanish()
 
     def vanish(self) -> None:
         """Stop all handlers where they are; to be called after `detach`."""
         self._closed = True
-        for task in list(self._handlers):
+        for task in (*self._calls, *self._conversations):
             task.cancel()
 
     def answer(self, method: StreamMethod, stream: MemoryStream, done: Callable[[], object]) -> None:
         """Serve a stream that a peer opened; calls `done` when that has ended."""
         handler = self._streams.get(method)
-        if handler is None or len(self._handlers) >= MAX_HANDLERS:
+        if handler is None or self._handler_count >= MAX_HANDLERS:
             stream.break_off("UNIMPLEMENTED" if handler is None else "RESOURCE_EXHAUSTED")
             done()
         else:
-            task = self._start(self._run(handler(stream), stream, method))
+            task = _start(self._run(handler(stream), stream, method), self._conversations)
             task.add_done_callback(lambda _: done())
 
     async def answer_call(self, method: Method, request: bytes, what: str) -> bytes:
         """Serve a unary call. Raises `RemoteError`."""
         handler = self._unary.get(method)
-        if handler is None or len(self._handlers) >= MAX_HANDLERS:
+        if handler is None or self._handler_count >= MAX_HANDLERS:
             raise RemoteError(f"{what}: {'UNIMPLEMENTED' if handler is None else 'RESOURCE_EXHAUSTED'}")
-        task = self._start(handler(request))
+        task = _start(handler(request), self._calls)
         await asyncio.wait((task,))
         if task.cancelled():
             raise UnreachableError(f"{what}: the peer is shutting down")
@@ -139,12 +141,22 @@ class MemoryTransport(Transport):
         else:
             stream.finish()
 
-    def _start(self, running: Awaitable[Any]) -> asyncio.Future[Any]:
-        task = asyncio.ensure_future(running)
-        self._handlers[task] = None
-        task.add_done_callback(lambda _: self._handlers.pop(task, None))
-        return task
+    async def _wait_for_handlers(self, timeout_s: float) -> None:
+        running = (*self._calls, *self._conversations)
+        if running:
+            await asyncio.wait(running, timeout=timeout_s)
+
+    @property
+    def _handler_count(self) -> int:
+        return len(self._calls) + len(self._conversations)
 
     def _raise_if_closed(self, what: str) -> None:
         if self._closed:
             raise UnreachableError(f"{what}: this node's transport is closed")
+
+
+def _start(handling: Awaitable[Any], running: dict[asyncio.Future[Any], None]) -> asyncio.Future[Any]:
+    task = asyncio.ensure_future(handling)
+    running[task] = None
+    task.add_done_callback(lambda _: running.pop(task, None))
+    return task

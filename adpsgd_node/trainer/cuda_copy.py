@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ class _EventTicket(Ticket):
         self._event = event
 
     def done(self) -> bool:
-        return bool(self._event.query())
+        return bool(self._event.query())  # type: ignore[no-untyped-call]
 
     def wait(self) -> None:
         self._event.synchronize()
@@ -37,8 +38,8 @@ class CudaCopyEngine(CopyEngine):
     def __init__(self, memory: npt.NDArray[np.uint8], device: torch.device) -> None:
         self._device = device
         self._memory = memory  # held: the driver must not see it unmapped
-        self._inbound = torch.cuda.Stream(device)
-        self._outbound = torch.cuda.Stream(device)
+        self._inbound = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._outbound = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._registered = self._register()
 
     def to_device(self, copies: Sequence[Copy]) -> Ticket:
@@ -53,7 +54,7 @@ class CudaCopyEngine(CopyEngine):
         if self._registered:
             self._registered = False
             with torch.cuda.device(self._device):
-                torch.cuda.cudart().cudaHostUnregister(self._memory.ctypes.data)
+                _runtime().cudaHostUnregister(self._memory.ctypes.data)
 
     def _start(self, stream: torch.cuda.Stream, copies: Sequence[Copy]) -> Ticket:
         with torch.cuda.device(self._device):
@@ -61,13 +62,13 @@ class CudaCopyEngine(CopyEngine):
             with torch.cuda.stream(stream):
                 for destination, source in copies:
                     destination.copy_(source, non_blocking=True)
-                event = torch.cuda.Event()
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 event.record(stream)
         return _EventTicket(event)
 
     def _register(self) -> bool:
         with torch.cuda.device(self._device):
-            code = int(torch.cuda.cudart().cudaHostRegister(self._memory.ctypes.data, self._memory.nbytes, 0))
+            code = int(_runtime().cudaHostRegister(self._memory.ctypes.data, self._memory.nbytes, 0))
         if code != 0:
             _log.warning(
                 "CUDA could not page-lock the plane of %d bytes (error %d): steps may wait for copies; "
@@ -76,3 +77,7 @@ class CudaCopyEngine(CopyEngine):
                 code,
             )
         return code == 0
+
+
+def _runtime() -> Any:
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]

@@ -120,7 +120,7 @@ def _entry(model: nn.Module, name: str, tensor: torch.Tensor, segment: Segment) 
 
 
 def _check_tensor(name: str, tensor: torch.Tensor) -> None:
-    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+    if isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer):
         raise ModelError(f"{name} has no shape yet (a lazy module): run one forward pass before join()")
     if type(tensor.data) is not torch.Tensor:
         raise ModelError(

@@ -66,7 +66,7 @@ class NarrowMirror(Mirror):
             torch.add(values.float(), hidden, out=master)
             values.copy_(master)  # the kept part may now round up: the invariant above must hold again
 
-    def fold(self, start: int, stop: int, delta: torch.Tensor) -> None:
+    def fold(self, start: int, stop: int, delta: torch.Tensor) -> None:  # noqa: ARG002 - the master has it
         for _, master, values in self._windows(start, stop):
             values.copy_(master)
 

@@ -79,7 +79,7 @@ class Replica(ABC):
         self._addresses = [entry.tensor.data_ptr() for entry in self._entries]
 
     def _put_back_buffers(self) -> None:
-        """Take in buffers that a forward pass replaced by new tensors (`self.mean = ...`) instead of writing to them."""
+        """Take in buffers that a forward pass replaced by new tensors (`self.mean = ...`) instead of writing them."""
         for entry in self._buffers:
             if entry.current() is not entry.tensor:
                 entry.put_back()

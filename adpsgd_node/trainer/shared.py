@@ -16,8 +16,8 @@ class SharedReplica(Replica):
         super().__init__(inventory, plane)
         self._fold = Fold(plane)
 
-    def bind(self, from_live: bool) -> None:
-        """Move the tensors into `live`, where the values to start from stand in either case."""
+    def bind(self, from_live: bool) -> None:  # noqa: ARG002 - `live` is right in either case
+        """Move the tensors into `live`, where the values to start from already stand."""
         live = self._plane.live
         self._place(
             [

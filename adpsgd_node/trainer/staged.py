@@ -64,13 +64,14 @@ class StagedReplica(Replica):
 
     def before_step(self) -> None:
         self._put_back_buffers()
+        if not self._staging.ready():
+            return
         self._absorb()  # a forward pass may have written to buffers: that is not to be lost under a fold
         applied = self._staging.apply()
         for mirror in self._mirrors.values():
             for one in applied:
                 mirror.fold(one.start, one.stop, one.delta)
-        if applied:
-            self._mend_variances()
+        self._mend_variances()
 
     def after_step(self) -> None:
         self._inspect()

@@ -13,7 +13,8 @@ next, which changes no sum that exchanges keep.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,12 +79,16 @@ class Staging:
         self._publishing: _Batch | None = None
         self._next_chunk = 0
 
-    def apply(self) -> list[Applied]:
-        """Add what has arrived on the device to the master, if it has; give what was added."""
+    def ready(self) -> bool:
+        """Tell whether changed chunks have arrived on the device and may be applied now."""
         self._finish_publish()
+        return self._publishing is None and self._fetching is not None and self._fetching.ticket.done()
+
+    def apply(self) -> list[Applied]:
+        """Add what has arrived on the device to the master (only when `ready`); give what was added."""
         batch = self._fetching
-        if self._publishing is not None or batch is None or not batch.ticket.done():
-            return []
+        assert batch is not None, "nothing was fetched"
+        assert self._publishing is None, "live and folded being published would no longer match"
         self._fetching = None
         self._applied += batch.staged
         deltas = torch._foreach_sub([one.inbox for one in batch.staged], [one.folded for one in batch.staged])
@@ -104,10 +109,9 @@ class Staging:
         """Start to copy changed chunks to the device, unless the last such copy has not been applied yet."""
         if self._fetching is not None:
             return
-        changed = self._changed()
-        if len(changed) == 0:
+        staged = tuple(self._stage(chunk) for chunk in self._changed())
+        if not staged:
             return
-        staged = tuple(self._stage(int(chunk)) for chunk in changed[: len(self._free)])
         copies: list[Copy] = []
         for one in staged:
             start, stop = self._plane.layout.chunks[one.chunk]
@@ -121,13 +125,9 @@ class Staging:
             self._fetching.ticket.wait()
             self._free.extend(one.slot for one in self._fetching.staged)
             self._fetching = None
-        for _ in range(2):  # the one under way began before the last step
-            if self._publishing is not None:
-                self._publishing.ticket.wait()
-            self.publish()
-        assert self._publishing is not None
-        self._publishing.ticket.wait()
-        self._finish_publish()
+        self._wait_publish()  # it began before the last step
+        self.publish()
+        self._wait_publish()
 
     def load(self) -> None:
         """Set the master to `live`, waiting for it; all chunks show their first face then."""
@@ -149,8 +149,13 @@ class Staging:
             self._plane.folded_version[one.chunk] = one.version
         self._free.extend(one.slot for one in batch.staged)
 
-    def _changed(self) -> Sequence[np.intp]:
-        """List chunks whose `inbox` moved and whose `folded` is not about to, beginning after the last one taken."""
+    def _wait_publish(self) -> None:
+        if self._publishing is not None:
+            self._publishing.ticket.wait()
+            self._finish_publish()
+
+    def _changed(self) -> list[int]:
+        """Choose chunks whose `inbox` moved and whose `folded` is not about to: as many as fit, each in its turn."""
         plane = self._plane
         changed = plane.version != plane.folded_version
         for one in (*self._applied, *(self._publishing.staged if self._publishing else ())):
@@ -160,7 +165,7 @@ class Staging:
         ordered = np.concatenate([found[turn:], found[:turn]])[: len(self._free)]
         if len(ordered):
             self._next_chunk = (int(ordered[-1]) + 1) % len(changed)
-        return list(ordered)
+        return [int(chunk) for chunk in ordered]
 
     def _stage(self, chunk: int) -> _Staged:
         start, stop = self._plane.layout.chunks[chunk]
@@ -174,7 +179,7 @@ class Staging:
         faces = self._plane.faces & LIVE_FACE
         chunks = self._plane.layout.chunks
         edges = [0, *(np.flatnonzero(np.diff(faces)) + 1).tolist(), len(chunks)]
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in itertools.pairwise(edges):
             start, stop = chunks[first][0], chunks[last - 1][1]
             yield self._live[0 if faces[first] else 1][start:stop], self._master[start:stop]
 

@@ -99,6 +99,7 @@ def decode_status(data: bytes) -> Status:
         MemberStatus(_member(entry.member), entry.steps, entry.samples, entry.neighbor) for entry in message.members
     )
     plain = {name: getattr(message, name) for name in _PLAIN_FIELDS}
+    plain["run_id"] = check.run_id(message.run_id)
     return Status(self_member=_member(message.self), members=members, **plain)
 
 

@@ -34,7 +34,7 @@ from adpsgd_node.core.exchange.frame import (
 from adpsgd_node.errors import WireError
 from adpsgd_node.wire import check, limits
 from adpsgd_node.wire.v1 import exchange_pb2 as pb
-from adpsgd_node.wire.varint import encode_varint, read_varint
+from adpsgd_node.wire.varint import MAX_LENGTH_BYTES, encode_varint, read_varint
 
 __all__ = [
     "DATA_ALIGNMENT",
@@ -156,7 +156,7 @@ def _read_chunk(message: bytes) -> Chunk | None:
         return None
     values = {_INDEX_TAG: 0, _APPLIED_TAG: 0}
     try:
-        length, at = read_varint(message, 1)
+        length, at = read_varint(message, 1, MAX_LENGTH_BYTES)
         if at + length != len(message):
             return None
         for tag in values:
@@ -164,7 +164,7 @@ def _read_chunk(message: bytes) -> Chunk | None:
                 values[tag], at = read_varint(message, at + 1)
         if message[at] != _DATA_TAG:
             return None
-        length, at = read_varint(message, at + 1)
+        length, at = read_varint(message, at + 1, MAX_LENGTH_BYTES)
     except (IndexError, WireError):
         return None
     index, applied_through = values.values()

@@ -13,6 +13,7 @@ __all__ = [
     "MAX_MESSAGE_BYTES",
     "MAX_PACKET_BYTES",
     "MAX_PROGRESS_ENTRIES",
+    "MAX_WINDOW",
     "SCHEMA_BYTES",
 ]
 
@@ -27,6 +28,9 @@ MAX_MESSAGE_BYTES = MAX_CHUNK_BYTES + 1024 * 1024
 
 MAX_PROGRESS_ENTRIES = 16
 """Most progress entries that travel with one exchange frame."""
+
+MAX_WINDOW = 64
+"""Most chunks an initiator may have sent without knowing them applied on both sides."""
 
 MAX_DETAIL_LENGTH = 1024
 """Longest explanatory text, in characters."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from adpsgd_node.errors import WireError
 
-__all__ = ["MAX_VARINT_BYTES", "encode_varint", "read_varint"]
+__all__ = ["MAX_LENGTH_BYTES", "MAX_VARINT_BYTES", "encode_varint", "read_varint"]
 
 MAX_VARINT_BYTES = 10
-"""Longest varint that protobuf parsers accept."""
+"""Longest varint that protobuf parsers accept as a number."""
+
+MAX_LENGTH_BYTES = 5
+"""Longest varint that they accept as the length of a field."""
 
 
 def encode_varint(value: int, length: int = 0) -> bytes:
@@ -20,13 +23,13 @@ def encode_varint(value: int, length: int = 0) -> bytes:
     return bytes(encoded)
 
 
-def read_varint(message: bytes, at: int) -> tuple[int, int]:
-    """Return the varint that starts at offset `at`, and the offset after it."""
+def read_varint(message: bytes, at: int, max_bytes: int = MAX_VARINT_BYTES) -> tuple[int, int]:
+    """Return the varint that starts at offset `at`, and the offset after it. Raises `WireError`."""
     value = shift = 0
-    for position in range(at, min(at + MAX_VARINT_BYTES, len(message))):
+    for position in range(at, min(at + max_bytes, len(message))):
         byte = message[position]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position + 1
         shift += 7
-    raise WireError(f"no varint of at most {MAX_VARINT_BYTES} bytes at offset {at} of {len(message)}")
+    raise WireError(f"no varint of at most {max_bytes} bytes at offset {at} of {len(message)}")

@@ -15,7 +15,6 @@ from adpsgd_cli.demo.plan import DemoPlan
 from adpsgd_cli.demo.plot import draw
 from adpsgd_cli.demo.verdict import summarize, told
 from adpsgd_cli.demo.view import View
-
 from adpsgd_node.errors import AdpsgdError
 
 __all__ = ["conduct"]
@@ -68,7 +67,7 @@ async def _conduct(plan: DemoPlan, *, as_json: bool) -> None:
     wall_s = progress.elapsed_s
     _check_models(cluster, plan.output)
     result = summarize(plan, cluster, progress.history, wall_s)
-    plot = plan.output / PLOT_FILE
+    plot = plan.output.absolute() / PLOT_FILE
     draw(progress.history.points, plan.victim, progress.killed_at_s, plot)
     result["plot"] = str(plot)
     print(json.dumps(result) if as_json else told(result), flush=True)

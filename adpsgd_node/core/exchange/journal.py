@@ -1,8 +1,8 @@
 """Remember what a responder applied until the initiator is known to have applied its half (invariant 2).
 
-An entry lives from `open` to `end` (a clean one) or `settle` (after a broken stream). Both bar the exchange's id and all
-lower ones of that initiator's boot: ids grow and an initiator runs one exchange at a time with a peer, so a frame or an
-`Open` that was overtaken by its own `Settle` can never be applied. Barring costs one integer per initiator.
+An entry lives from `open` to `end` (a clean one) or `settle` (after a broken stream). Both bar the exchange's id and
+all lower ones of that initiator's boot: ids grow and an initiator runs one exchange at a time with a peer, so a frame
+or an `Open` that was overtaken by its own `Settle` can never be applied. Barring costs one integer per initiator.
 """
 
 from __future__ import annotations

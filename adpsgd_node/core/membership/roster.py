@@ -142,7 +142,8 @@ class Roster:
         if claim.id.boot < own.id.boot and claim.live:
             self._news.add(own)  # our ghost, or someone with an older boot: announce ourselves louder
         if (elsewhere or claim.id.boot > own.id.boot) and self._first_report(claim, now):
-            effects.append(NameConflict(claim))
+            # Everyone else hides one of us behind the larger boot, so only we can tell the other that there are two.
+            effects += [NameConflict(claim), self.compose(claim.id, claim.address, None)]
         return effects
 
     def _first_report(self, claim: Member, now: float) -> bool:

@@ -306,7 +306,7 @@ async def test_stop_before_the_first_start_starts_nothing(watch: Watch) -> None:
 async def test_children_of_a_dead_script_are_ended_with_it(watch: Watch) -> None:
     script = watch(
         "import os, subprocess, sys\n"
-        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)']).pid)\n"
+        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid)\n"
         "os._exit(1)\n"
     )
     await script.run()
@@ -316,7 +316,7 @@ async def test_children_of_a_dead_script_are_ended_with_it(watch: Watch) -> None
 async def test_child_in_a_session_of_its_own_that_holds_the_pipes_does_not_hold_up_the_end(watch: Watch) -> None:
     script = watch(
         "import subprocess, sys\n"
-        "command = [sys.executable, '-c', 'import time; time.sleep(1000)']\n"
+        "command = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
         "print(subprocess.Popen(command, start_new_session=True).pid)\n",
         drain_s=0.05,
     )

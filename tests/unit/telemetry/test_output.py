@@ -66,7 +66,7 @@ def test_reader_that_went_away_does_not_silence_the_other_stream() -> None:
     os.close(reading)
     error = io.BytesIO()
     with os.fdopen(writing, "wb", buffering=0) as gone:
-        writer = LineWriter(gone, error)  # type: ignore[arg-type]
+        writer = LineWriter(gone, error)
         writer.write(Channel.OUT, b"lost")
         writer.error("kept")
         assert writer.close(PATIENCE_S)

@@ -1,0 +1,96 @@
+"""Join a run: the one call that turns a training script into a node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from adpsgd_node.errors import ConfigError, ModelError
+from adpsgd_node.plane import Fold, Plane
+from adpsgd_node.trainer.attach import Attachment, attach, connect
+from adpsgd_node.trainer.copy_engine import CopyEngine, HostCopyEngine
+from adpsgd_node.trainer.hook import plain_optimizers
+from adpsgd_node.trainer.inventory import Inventory, take_inventory
+from adpsgd_node.trainer.node import Node, Training
+from adpsgd_node.trainer.replica import Replica
+from adpsgd_node.trainer.shared import SharedReplica
+from adpsgd_node.trainer.staged import StagedReplica
+from adpsgd_node.wire.trainer import Go, Ready
+
+__all__ = ["join"]
+
+
+def join(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+    *,
+    batch_size: int = 1,
+    dataset_size: int | None = None,
+    staged: bool | None = None,
+    **options: object,
+) -> Node:
+    """Join the run of the daemon that started this script, or start a daemon as a child; return once it may step.
+
+    From here on every `optimizer.step()` first takes in what exchanges brought, then counts as one step of
+    `batch_size` samples. Call it after the model is built, moved to its device and loaded, and keep it there. The
+    parameters may be replaced by those of a live peer or of an earlier life of this script.
+
+        with adpsgd_node.join(model, optimizer, batch_size=32) as node:
+            while not node.should_stop:
+                loss = train_one_batch()  # ends with optimizer.step()
+                node.log(loss=loss)
+
+    dataset_size: samples in the training set, for epochs.
+    staged: copy between model and plane instead of sharing memory; None chooses (only a CPU fp32 model can share).
+    options: for a child daemon, as `adpsgd-node up` takes them: `name="a"`, `seeds="host:7946"`, `run="r"`, ...
+
+    Raises `ModelError` naming the tensor that cannot be exchanged, `ConfigError`, `DaemonLostError`, and what kept the
+    daemon from joining the run.
+    """
+    if batch_size < 1 or (dataset_size is not None and dataset_size < 1):
+        raise ConfigError(f"batch_size {batch_size} and dataset_size {dataset_size} must be 1 or more")
+    training = Training(
+        model=model, optimizers=plain_optimizers(optimizer), batch_size=batch_size, dataset_size=dataset_size
+    )
+    inventory = take_inventory(model)
+    if staged is False and not inventory.is_plain:
+        raise ModelError("staged=False needs a CPU model in float32: leave staged out to have it chosen")
+    link, child = connect(options)
+    try:
+        attachment = attach(link, child, inventory, dataset_size)
+        use_staging = not inventory.is_plain if staged is None else staged
+        return Node(attachment, _enter(attachment, inventory, use_staging), training)
+    except BaseException:
+        link.close()
+        if child is not None:
+            child.stop()
+        raise
+
+
+def _enter(attachment: Attachment, inventory: Inventory, staged: bool) -> Replica:
+    """Agree with the daemon on the parameters to start from."""
+    plane, resumed = attachment.plane, attachment.attached.resumed
+    Fold(plane).recover()
+    replica = _replica(inventory, plane, staged)
+    if not resumed:
+        replica.offer()
+    attachment.link.send(Ready())
+    go = attachment.link.receive(Go, None)
+    replica.bind(from_live=resumed or go.adopted)
+    return replica
+
+
+def _replica(inventory: Inventory, plane: Plane, staged: bool) -> Replica:
+    if not staged:
+        return SharedReplica(inventory, plane)
+    return StagedReplica(inventory, plane, _copy_engine(inventory, plane))
+
+
+def _copy_engine(inventory: Inventory, plane: Plane) -> CopyEngine:
+    if inventory.device.type != "cuda":
+        return HostCopyEngine()
+    from adpsgd_node.trainer.cuda_copy import CudaCopyEngine
+
+    return CudaCopyEngine(plane.memory, inventory.device)

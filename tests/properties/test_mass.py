@@ -1,0 +1,128 @@
+"""Mass conservation (invariants 1 and 2): nothing that happens between nodes changes the sum of all parameters."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.exchange_cluster import ExchangeCluster
+from support.virtual_clock import run_virtual
+
+from adpsgd_node.core.exchange.frame import CodecName
+from adpsgd_node.core.exchange.outcome import Outcome
+from adpsgd_node.daemon.settings import ExchangeConfig
+from adpsgd_node.ids import Address
+from adpsgd_node.net.fault import LinkFault
+from adpsgd_node.net.memory import MemoryNetwork
+
+CHUNK_BYTES = 4096
+SETTLE_TIMEOUT_S = 600.0
+"""In virtual time."""
+
+
+async def _faulty_run(
+    *, seed: int, nodes: int, chunks: int, window: int, codec: CodecName, exchanges: int, fault: LinkFault
+) -> tuple[float, ExchangeCluster]:
+    network = MemoryNetwork(seed)
+    cluster = ExchangeCluster(
+        elements=chunks * CHUNK_BYTES // 4 - 5,
+        chunk_bytes=CHUNK_BYTES,
+        config=ExchangeConfig(window=window, chunk_bytes=CHUNK_BYTES),
+        seed=seed,
+    )
+    for number in range(nodes):
+        await cluster.add(f"n{number}", network.transport(Address(f"n{number}:1")))
+    network.set_fault(fault)
+    await cluster.run(exchanges, codec=codec)
+    network.set_fault(LinkFault())
+    settled = await cluster.settle(SETTLE_TIMEOUT_S)
+    assert settled, "an exchange is unsettled although every node lives and the network is whole"
+    assert all(len(node.engine.journal) == 0 for node in cluster.nodes)
+    drift = cluster.drift()
+    await cluster.close()
+    return drift, cluster
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    nodes=st.integers(2, 5),
+    chunks=st.integers(1, 9),
+    window=st.integers(1, 8),
+    codec=st.sampled_from(CodecName),
+    delay_s=st.floats(0.0, 0.2),
+    loss=st.floats(0.0, 0.4),
+    reset=st.floats(0.0, 0.15),
+)
+def test_sum_of_parameters_equals_ledger_after_resets_loss_reordering_and_steps(
+    seed: int, nodes: int, chunks: int, window: int, codec: CodecName, delay_s: float, loss: float, reset: float
+) -> None:
+    fault = LinkFault(delay_max_s=delay_s, call_loss=loss, stream_reset=reset)
+    drift, _ = run_virtual(
+        _faulty_run(seed=seed, nodes=nodes, chunks=chunks, window=window, codec=codec, exchanges=12, fault=fault)
+    )
+    assert drift <= 1e-6
+
+
+def test_streams_cut_at_each_chunk_are_settled_without_a_trace() -> None:
+    for cut in range(12):
+        drift, cluster = run_virtual(
+            _faulty_run(
+                seed=cut,
+                nodes=3,
+                chunks=8,
+                window=4,
+                codec=CodecName.FP32,
+                exchanges=6,
+                fault=LinkFault(delay_max_s=0.01, reset_at=cut),
+            )
+        )
+        assert drift <= 1e-6, f"cut at message {cut}"
+        if cut < 8:
+            assert cluster.outcomes()[Outcome.BROKEN] > 0
+
+
+def test_settle_that_overtakes_its_stream_bars_what_comes_late() -> None:
+    """A slow stream and fast calls: Settle arrives while chunks of the same exchange are still under way."""
+
+    async def scenario() -> float:
+        network = MemoryNetwork(7)
+        cluster = ExchangeCluster(
+            elements=CHUNK_BYTES * 4, chunk_bytes=CHUNK_BYTES, config=ExchangeConfig(chunk_bytes=CHUNK_BYTES), seed=7
+        )
+        one = await cluster.add("one", network.transport(Address("one:1")))
+        two = await cluster.add("two", network.transport(Address("two:1")))
+        network.set_fault(LinkFault(delay_min_s=0.0, delay_max_s=2.0))
+        for _ in range(8):
+            exchange = asyncio.create_task(one.engine.initiate(two.id, two.address, CodecName.FP32))
+            await asyncio.sleep(cluster.rng.uniform(0.5, 6.0))
+            one.engine.peer_dead(two.id)  # breaks the initiator's end only
+            await exchange
+            assert await one.engine._settling.drained(SETTLE_TIMEOUT_S, lambda: True)
+        assert await cluster.settle(SETTLE_TIMEOUT_S)
+        drift = cluster.drift()
+        await cluster.close()
+        return drift
+
+    assert run_virtual(scenario()) <= 1e-6
+
+
+def test_exchanges_without_steps_bring_all_nodes_to_their_mean() -> None:
+    async def scenario() -> tuple[float, float]:
+        network = MemoryNetwork(3)
+        cluster = ExchangeCluster(
+            elements=3000, chunk_bytes=CHUNK_BYTES, config=ExchangeConfig(chunk_bytes=CHUNK_BYTES), seed=3
+        )
+        for number in range(5):
+            await cluster.add(f"n{number}", network.transport(Address(f"n{number}:1")))
+        mean = sum(node.ledger for node in cluster.nodes) / 5
+        await cluster.run(60, codec=CodecName.FP32, step_every=0)
+        worst = max(float(abs(node.view() - mean).max()) for node in cluster.nodes)
+        drift = cluster.drift()
+        await cluster.close()
+        return worst, drift
+
+    worst, drift = run_virtual(scenario())
+    assert worst < 1e-5
+    assert drift < 1e-6
