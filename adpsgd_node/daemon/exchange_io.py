@@ -31,7 +31,7 @@ from adpsgd_node.daemon.respond import Response, Undo
 from adpsgd_node.daemon.settings import ExchangeConfig
 from adpsgd_node.daemon.settle import Settling
 from adpsgd_node.daemon.task import Tasks
-from adpsgd_node.errors import TransportError, UnreachableError, WireError
+from adpsgd_node.errors import TransportError, WireError
 from adpsgd_node.ids import PROTOCOL_VERSION, Address, NodeId, RunId
 from adpsgd_node.net.transport import Stream, StreamMethod, Transport
 from adpsgd_node.plane import Plane
@@ -152,7 +152,7 @@ class ExchangeEngine:
             ended = await initiation.run()
         finally:
             self._drop(peer, stream)
-            if ended.outcome is Outcome.BROKEN and not ended.cause.startswith(UnreachableError.__name__):
+            if ended.outcome is Outcome.BROKEN:
                 self._settling.start(peer, open_.exchange_id, initiation.machine.applied)
         self._check_poison(initiation)
         return ExchangeReport(

@@ -20,13 +20,20 @@ from adpsgd_node.core.membership.effect import (
     Waiting,
 )
 from adpsgd_node.core.membership.event import Event, JoinAnswered, JoinFailed, PacketReceived
-from adpsgd_node.core.membership.member import Member
+from adpsgd_node.core.membership.member import Member, MemberState
 from adpsgd_node.core.membership.packet import RefusalReason
 from adpsgd_node.core.membership.swim import Swim
 from adpsgd_node.daemon.driver import Driver
 from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.daemon.watch import Watch
-from adpsgd_node.errors import AdpsgdError, NameInUseError, RunMismatchError, TransportError, WireError
+from adpsgd_node.errors import (
+    AdpsgdError,
+    NameInUseError,
+    RunMismatchError,
+    TransportError,
+    UnreachableError,
+    WireError,
+)
 from adpsgd_node.ids import Address, NodeId
 from adpsgd_node.net.transport import Method, Transport
 from adpsgd_node.telemetry.log import EventLog, OncePer
@@ -46,6 +53,7 @@ MAX_PACKETS_UNDER_WAY = 256
 PACKET_TIMEOUT_S = 2.0
 JOIN_TIMEOUT_S = 4.0
 LOG_AGAIN_S = 300.0
+LOG_WAITING_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +87,7 @@ class MembershipIo:
         self._checking: set[NodeId] = set()
         self._log = EventLog("membership")
         self._once = OncePer(LOG_AGAIN_S)
+        self._waiting = OncePer(LOG_WAITING_S)
 
     def start(self) -> None:
         """Begin to look for the run."""
@@ -152,12 +161,19 @@ class MembershipIo:
                 self._check_name(other, joining=False)
             case Rejected(reason, source, detail):
                 self._hooks.rejected(reason)
-                if self._once.due((source.name, reason), self._now()):
+                if source.live and self._once.due((source.name, reason), self._now()):
                     self._log.warning("dropped a packet", source=source, why=detail)
             case Waiting(text):
-                self._log.warning(f"{text}; --join-timeout {self._join_timeout_s:g} s (0: for ever) ends it")
+                self._wait(text)
             case Refuted(claim, incarnation):
                 self._log.info("told the others that this node is alive", claim=claim, incarnation=incarnation)
+
+    def _wait(self, text: str) -> None:
+        if self.swim.joined:
+            self._log.debug(text)  # alone, and looking for the others again: no reason to worry a finished run
+        elif self._waiting.due("join", self._now()):
+            limit = f"--join-timeout {self._join_timeout_s:g} s ends it" if self._join_timeout_s else "for ever"
+            self._log.warning(f"{text}; {limit}")
 
     def _refused(self, reason: RefusalReason, text: str) -> None:
         if reason in (RefusalReason.RUN, RefusalReason.PROTOCOL):
@@ -167,7 +183,7 @@ class MembershipIo:
 
     def _changed(self, member: Member, before: Member | None) -> None:
         if before is None or before.id != member.id or before.state is not member.state:
-            level = self._log.info if member.live else self._log.warning
+            level = self._log.warning if member.state is MemberState.DEAD else self._log.info
             level("member is now " + member.state.name.lower(), member=member.id, address=member.address)
         self._hooks.changed(member, before)
 
@@ -192,7 +208,9 @@ class MembershipIo:
             answer = await self._transport.call(seed, Method.JOIN, request, timeout_s=JOIN_TIMEOUT_S)
             response = decode_join_response(answer)
         except (TransportError, WireError) as error:
-            self._driver.post(JoinFailed(seed, str(error)))
+            # gRPC nests its reasons; the innermost is what a person needs: "Connection refused".
+            reason = str(error).rpartition(": ")[2] if isinstance(error, UnreachableError) else str(error)
+            self._driver.post(JoinFailed(seed, reason))
             return
         self._driver.post(JoinAnswered(seed, response))
         self._hooks.progressed()

@@ -104,6 +104,7 @@ class Staging:
         copies = [*self._live_copies(), *(self._folded_copy(one) for one in self._applied)]
         self._publishing = _Batch(self._engine.to_host(copies), self._applied)
         self._applied = ()
+        self._finish_publish()  # copies on the host are complete already
 
     def fetch(self) -> None:
         """Start to copy changed chunks to the device, unless the last such copy has not been applied yet."""

@@ -15,7 +15,7 @@ from adpsgd_cli.demo.cluster import Cluster
 from adpsgd_cli.demo.history import History
 from adpsgd_cli.demo.plan import DemoPlan
 from adpsgd_cli.status_view import number
-from adpsgd_node.checkpoint.model_file import read_tensors
+from adpsgd_node.checkpoint.model_file import read_metadata, read_tensors
 from adpsgd_node.errors import AdpsgdError
 from adpsgd_node.setting import choice
 
@@ -66,14 +66,16 @@ def read_result(path: Path) -> dict[str, float]:
 def summarize(plan: DemoPlan, cluster: Cluster, history: History, wall_s: float) -> dict[str, object]:
     """Put the result together from what the nodes said and the survivors wrote. Raises `AdpsgdError`."""
     survivors = cluster.survivors
+    written = [read_metadata(node.model) for node in survivors]
     results = [read_result(node.result) for node in survivors]
     accuracies = [result["test_accuracy"] for result in results if "test_accuracy" in result]
     losses = [result["test_loss"] for result in results if "test_loss" in result]
     return {
         "nodes": plan.nodes,
         "survivors": len(survivors),
-        "samples_total": history.samples_total,
-        "steps_total": history.steps_total,
+        # The last status was asked before the end; the models know how far the run had come by then.
+        "samples_total": max([history.samples_total, *(int(model.get("samples", 0)) for model in written)]),
+        "steps_total": max([history.steps_total, *(int(model.get("steps", 0)) for model in written)]),
         "exchanges_total": history.exchanges_total,
         # Of several equal models the worst figure is told.
         "test_accuracy": min(accuracies, default=None),

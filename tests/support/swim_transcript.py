@@ -2,8 +2,9 @@
 
     > node a#1 at a:1 [seeds b:1,c:1] [preset lan]     the machine under test; the first command
     > at TIME COMMAND                                  everything else happens at a time
-      start | expire-until TIME | leave | show
-      receive BODY from MEMBER [with MEMBER, MEMBER]   BODY: gossip, ping N [for ID], ack N, ping-request N for ID@ADDRESS
+      start | leave | show
+      expire-until TIME | expire                       every timer at its time; all that are due now, however late
+      receive BODY from MEMBER [with MEMBER, MEMBER]   BODY: gossip, ack N, ping N for ID, ping-request N for ID@ADDR
       answered SEED by MEMBER [with MEMBER, MEMBER]    a seed lets us in
       refused SEED by MEMBER for REASON [with MEMBER]  a seed does not
       failed SEED REASON
@@ -76,6 +77,8 @@ class _Player:
                 return _shown(now, swim.start(now))
             case "expire-until":
                 return self._expire_until(float(words))
+            case "expire":
+                return _shown(now, swim.expire(now))
             case "show":
                 return [f"{member}" for member in swim.members()]
             case "asked":

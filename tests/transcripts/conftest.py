@@ -1,4 +1,4 @@
-"""Let transcripts be recorded anew: `pytest tests/transcripts --record-transcripts`; review the difference like code."""
+"""Record transcripts anew: `pytest tests/transcripts --record-transcripts`; review the difference like code."""
 
 from __future__ import annotations
 

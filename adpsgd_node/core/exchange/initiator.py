@@ -2,7 +2,8 @@
 
     OPENING --Accept--> STREAMING --last chunk applied, or Abort, or a refused chunk--> CLOSING --clean end--> DONE
     OPENING --Decline--> DONE
-    any of them --stream broken or frame out of order--> BROKEN   (then `Settle` says what was applied)
+    STREAMING or CLOSING --stream broken or frame out of order--> BROKEN   (then `Settle` says what was applied)
+    OPENING --the same--> BROKEN   (as unreachable: no chunk was sent, so the responder has applied nothing)
 
 Pure: no clock, no I/O. The owner carries out the effects in order and reports back.
 """
@@ -153,5 +154,6 @@ class Initiator:
         return (InitiatorEnded(Outcome.COMPLETE if complete else Outcome.PARTIAL, self.applied),)
 
     def _broken(self, cause: str) -> tuple[InitiatorEnded, ...]:
+        outcome = Outcome.UNREACHABLE if self.state is InitiatorState.OPENING else Outcome.BROKEN
         self.state = InitiatorState.BROKEN
-        return (InitiatorEnded(Outcome.BROKEN, self.applied, cause=cause),)
+        return (InitiatorEnded(outcome, self.applied, cause=cause),)

@@ -28,7 +28,7 @@ class Outcome(enum.Enum):
     BROKEN = "broken"
     """The stream broke; what was applied on one side only is settled afterwards."""
     UNREACHABLE = "unreachable"
-    """No connection; nothing changed."""
+    """No connection, or no answer to `Open`; nothing changed."""
 
 
 class SettleEnd(enum.Enum):

@@ -224,14 +224,14 @@ async def test_summary_counts_survivors_and_tells_the_worst_figure(tmp_path: Pat
             node = cluster.nodes[name] = await sleeping_node(name, tmp_path)
             if accuracy is None:
                 continue
-            write_model(node.model, model_of([1.0]), {})
+            write_model(node.model, model_of([1.0]), {"steps": "203", "samples": "6496"})
             node.result.write_text(json.dumps({"test_accuracy": accuracy, "test_loss": 1 - accuracy}))
         cluster.kill("node-2", 0)
         history.add(1.0, status_of("node-0"))
         summary = summarize(plan, cluster, history, 12.3456)
     finally:
         await cluster.stop()
-    assert {"nodes": 3, "survivors": 2, "samples_total": 6400, "steps_total": 200}.items() <= summary.items()
+    assert {"nodes": 3, "survivors": 2, "samples_total": 6496, "steps_total": 203}.items() <= summary.items()
     assert {
         "test_accuracy": 0.97,
         "consensus_distance": 0.0,

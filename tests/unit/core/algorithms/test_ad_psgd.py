@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from adpsgd_node.core.algorithms.ad_psgd import (
+    AGREED_INTERVAL_S,
+    BUSY_RETRY_S,
+    FIRST_BACKOFF_S,
+    IDLE_INTERVAL_S,
+    Activity,
+    ActivityChanged,
+    AdPsgd,
+    ExchangeEnded,
+    Far,
+    NeighborsChanged,
+    StartExchange,
+    Stepped,
+)
+from adpsgd_node.core.exchange.outcome import Outcome
+
+
+def _policy(*names: str, activity: Activity = Activity.STEPPING, rate: float = 1.0) -> AdPsgd:
+    policy = AdPsgd(exchanges_per_step=rate, rng=random.Random(1))
+    policy.handle(NeighborsChanged(names), 0.0)
+    policy.handle(ActivityChanged(activity), 0.0)
+    return policy
+
+
+def test_each_step_starts_one_exchange_and_never_two_at_once() -> None:
+    policy = _policy("a")
+    assert policy.handle(Stepped(1), 0.0) == (StartExchange("a"),)
+    assert policy.handle(Stepped(1), 0.1) == ()
+    assert policy.handle(ExchangeEnded("a", Outcome.COMPLETE), 0.2) == (StartExchange("a"),)
+
+
+def test_slow_network_builds_no_backlog() -> None:
+    policy = _policy("a")
+    policy.handle(Stepped(1), 0.0)
+    policy.handle(Stepped(1000), 0.1)
+    started = 0
+    for _ in range(100):
+        started += len(policy.handle(ExchangeEnded("a", Outcome.COMPLETE), 0.2))
+    assert started == 2
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0.25, 10), (1.0, 40)])
+def test_pace_follows_exchanges_per_step(rate: float, expected: int) -> None:
+    policy = _policy("a", rate=rate)
+    started = 0
+    for step in range(40):
+        started += len(policy.handle(Stepped(1), float(step)))
+        policy.handle(ExchangeEnded("a", Outcome.COMPLETE), step + 0.5)
+    assert started == expected
+
+
+def test_neighbors_are_drawn_uniformly() -> None:
+    policy = _policy("a", "b", "c", "d")
+    drawn: Counter[str] = Counter()
+    for step in range(4000):
+        for action in policy.handle(Stepped(1), float(step)):
+            drawn[action.peer] += 1
+            policy.handle(ExchangeEnded(action.peer, Outcome.COMPLETE), step + 0.5)
+    assert sum(drawn.values()) == 4000
+    assert all(abs(count - 1000) < 5 * (1000 * 0.75) ** 0.5 for count in drawn.values()), drawn
+
+
+def test_busy_neighbor_costs_nothing_and_another_is_asked_at_once() -> None:
+    policy = _policy("a", "b")
+    (first,) = policy.handle(Stepped(1), 0.0)
+    (second,) = policy.handle(ExchangeEnded(first.peer, Outcome.DECLINED), 0.0)
+    assert {first.peer, second.peer} == {"a", "b"}
+    assert policy.handle(ExchangeEnded(second.peer, Outcome.DECLINED), 0.0) == ()
+    assert policy.deadline() == BUSY_RETRY_S
+    assert len(policy.expire(BUSY_RETRY_S)) == 1
+
+
+@pytest.mark.parametrize("outcome", [Outcome.BROKEN, Outcome.UNREACHABLE, Outcome.REFUSED])
+def test_failing_neighbor_is_left_alone_for_a_time_that_doubles(outcome: Outcome) -> None:
+    policy = _policy("a")
+    policy.handle(Stepped(2), 0.0)
+    policy.handle(ExchangeEnded("a", outcome), 0.0)
+    assert policy.deadline() == FIRST_BACKOFF_S
+    assert policy.expire(FIRST_BACKOFF_S) == (StartExchange("a"),)
+    policy.handle(Stepped(1), 1.0)
+    policy.handle(ExchangeEnded("a", outcome), 1.0)
+    assert policy.deadline() == 1.0 + 2 * FIRST_BACKOFF_S
+
+
+def test_stopped_node_starts_nothing() -> None:
+    policy = _policy("a", activity=Activity.STOPPED)
+    assert policy.handle(Stepped(5), 0.0) == ()
+    assert policy.deadline() is None
+
+
+def test_node_without_trainer_goes_on_mixing_slowly() -> None:
+    policy = _policy("a", activity=Activity.STOPPED)
+    assert policy.handle(ActivityChanged(Activity.IDLE), 5.0) == (StartExchange("a"),)
+    assert policy.handle(ExchangeEnded("a", Outcome.COMPLETE), 6.0) == ()
+    assert policy.deadline() == 6.0 + IDLE_INTERVAL_S
+
+
+def test_settling_node_meets_far_neighbors_first_and_back_to_back() -> None:
+    policy = _policy("a", "b", "c", activity=Activity.STOPPED)
+    policy.handle(Far(("b",)), 0.0)
+    assert policy.handle(ActivityChanged(Activity.SETTLING), 0.0) == (StartExchange("b"),)
+    assert policy.handle(ExchangeEnded("b", Outcome.COMPLETE), 0.1) == (StartExchange("b"),)
+
+
+def test_settling_node_slows_down_once_all_are_close() -> None:
+    policy = _policy("a", activity=Activity.STOPPED)
+    policy.handle(Far(()), 0.0)
+    policy.handle(ActivityChanged(Activity.SETTLING), 0.0)
+    assert policy.handle(ExchangeEnded("a", Outcome.COMPLETE), 1.0) == ()
+    assert policy.deadline() == 1.0 + AGREED_INTERVAL_S
+
+
+def test_node_alone_waits_for_neighbors() -> None:
+    policy = _policy()
+    assert policy.handle(Stepped(3), 0.0) == ()
+    assert policy.deadline() is None
+    assert policy.handle(NeighborsChanged(("a",)), 1.0) == (StartExchange("a"),)
