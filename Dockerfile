@@ -14,10 +14,11 @@ WORKDIR /src
 # The environment has no pip of its own: nothing that builds or installs goes into the final stage.
 RUN python -m venv --without-pip /opt/adpsgd
 
-# Dependencies first: this layer changes only when pyproject.toml or the pins do.
-COPY pyproject.toml constraints.txt ./
+# Dependencies first, torch before all: its layer changes only when the pins do.
+COPY constraints.txt ./
 RUN pip --python /opt/adpsgd/bin/python install --compile --constraint constraints.txt \
       ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch
+COPY pyproject.toml ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['examples'], sep='\n')" > requirements.txt \
  && pip --python /opt/adpsgd/bin/python install --compile --constraint constraints.txt --requirement requirements.txt
 

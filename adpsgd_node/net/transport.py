@@ -1,8 +1,11 @@
 """The contract between the daemon and whatever carries its messages.
 
 A transport moves opaque messages (bytes of the published protobuf schema) between nodes: unary calls and
-bidirectional streams. It knows nothing of their meaning. Implementations: `grpc` (production) and `memory`
+bidirectional streams. It knows nothing of their meaning. Implementations: `grpc_transport` (production) and `memory`
 (deterministic, with injected faults); `tests/conformance/test_transport.py` runs one suite over both.
+
+Both keep to this: at most one task sends and one receives at each end of a stream; cancelling a `receive` breaks the
+stream; no peer cancels a handler, so a unary handler runs on after the caller's deadline.
 """
 
 from __future__ import annotations

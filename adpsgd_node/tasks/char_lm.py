@@ -1,6 +1,6 @@
 """Train a small transformer to predict the next byte of real text: the Python standard library's own source.
 
-    adpsgd-node up -m adpsgd_node.tasks.char_lm --batch-size 16
+    adpsgd-node up -m adpsgd_node.tasks.char_lm --batch-size 8
 
 The vocabulary is the 256 byte values, so a cross-entropy in bits is bits per byte. Every tenth file is held out. The
 text belongs to the Python that runs: compare results of one Python version only. How long to train is the run's affair
@@ -133,7 +133,7 @@ def evaluate(model: nn.Module, text: Tensor) -> tuple[float, float]:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="char_lm", description="Train a small transformer on Python source.")
-    parser.add_argument("--batch-size", type=int, default=16, help="windows of 128 bytes per step and node")
+    parser.add_argument("--batch-size", type=int, default=8, help="windows of 128 bytes per step and node")
     parser.add_argument(
         "--lr", type=float, default=2e-3, help="peak learning rate of every node, whatever their number"
     )

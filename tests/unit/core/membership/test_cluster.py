@@ -128,6 +128,16 @@ def test_a_partition_heals_even_after_the_dead_are_forgotten() -> None:
     cluster.run_until(lambda: cluster.agreed(*nodes), 180.0)
 
 
+def test_a_partition_heals_without_any_seed_because_the_dead_are_tried_again() -> None:
+    cluster, nodes = settled(1, 6)
+    cluster.crash(nodes[0])  # the only seed
+    one, other = nodes[1:3], nodes[3:]
+    cluster.partition(one, other)
+    cluster.run_until(lambda: cluster.agreed(*one) and cluster.agreed(*other), 60.0)
+    cluster.heal()
+    cluster.run_until(lambda: cluster.agreed(*one, *other), 120.0)
+
+
 def test_one_broken_link_kills_nobody_because_relays_reach_over_it() -> None:
     cluster, nodes = settled(1, 4)
     a, b, c, d = nodes

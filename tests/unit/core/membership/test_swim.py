@@ -168,3 +168,31 @@ def test_node_that_has_left_wants_no_timer_and_leaves_only_once() -> None:
     assert machine.handle(Leave(), 0.3) == ()
     assert machine.expire(99.0) == ()
     assert [known.name for known in machine.live()] == ["b"]
+
+
+def first_ping(machine: Swim) -> SendPacket:
+    while (due := machine.deadline()) is not None:
+        pings = [each for each in sent(machine.expire(due)) if isinstance(each.packet.body, Ping)]
+        if pings:
+            return pings[0]
+    raise AssertionError("the machine has no timer left")
+
+
+def test_holder_of_a_name_someone_asks_for_is_probed_first() -> None:
+    for index in range(20):  # whatever place it would have had in the round
+        machine = swim()
+        for other in range(20):
+            machine.handle(packet(member(f"n{other:02d}")), 0.01)
+        claimant = Member(NodeId(f"n{index:02d}", 2), Address("elsewhere:1"), 0, MemberState.ALIVE, Phase.JOINING)
+        machine.answer_join(request(claimant), 0.02)
+        assert first_ping(machine).address == f"n{index:02d}:1"
+
+
+def test_member_held_dead_here_and_alive_elsewhere_is_asked_itself() -> None:
+    machine = swim()
+    machine.handle(packet(member("c"), member("b")), 0.01)
+    machine.handle(packet(member("c"), member("b", MemberState.DEAD)), 0.02)
+    machine.handle(packet(member("c"), member("b")), 0.03)
+    ping = first_ping(machine)
+    assert ping.address == "b:1"
+    assert ping.packet.updates[0] == member("b", MemberState.DEAD), "so that it can refute"
