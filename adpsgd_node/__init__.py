@@ -11,7 +11,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from adpsgd_node.trainer import Node, Progress, Result, join
+    from adpsgd_node.trainer.join import join
+    from adpsgd_node.trainer.node import Node
+    from adpsgd_node.trainer.progress import Progress, Result
 
 __all__ = ["Node", "Progress", "Result", "join"]
 

@@ -325,6 +325,8 @@ class Node:
             # LEFT means that it settled what it had; DEAD may only be frozen.
             gone = member.state.name == "LEFT"
             (self.engine.peer_over if gone else self.engine.peer_dead)(member.id)
+        elif self.phase is Phase.JOINING:
+            self._joined()  # someone of the run came to us: none of our seeds needs to be up any more
         self.gossip.members_changed()
         self._judge()
         self.watch.notify()

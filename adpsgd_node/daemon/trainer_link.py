@@ -115,6 +115,8 @@ class TrainerLink:
         try:
             while (frame := await self._receive()) is not None:
                 await self._take(frame)
+                if isinstance(frame, Saved):
+                    return  # nothing more comes, though the script may go on for as long as it likes
         except AdpsgdError as error:
             self._log.error("the trainer cannot take part", cause=error)
             await self.failed(error)

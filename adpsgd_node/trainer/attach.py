@@ -39,7 +39,7 @@ class DaemonChild:
     def start(cls, options: Mapping[str, object]) -> tuple[DaemonChild, socket.socket]:
         """Start `adpsgd-node up` with one end of a socketpair; give the child and the other end."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        command = [sys.executable, "-m", "adpsgd_cli.main", "up", "--trainer-fd", str(theirs.fileno())]
+        command = [sys.executable, "-m", "adpsgd_cli", "up", "--trainer-fd", str(theirs.fileno())]
         with theirs:
             # A session of its own: Ctrl-C in a terminal or notebook is this script's to handle, not the daemon's.
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module; options are flags, no shell

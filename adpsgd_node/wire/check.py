@@ -78,5 +78,10 @@ def progress_to_proto(entries: Sequence[ProgressEntry]) -> list[membership_pb2.P
 def progress_from_proto(entries: Iterable[membership_pb2.ProgressEntry], count: int) -> tuple[ProgressEntry, ...]:
     at_most(count, limits.MAX_PROGRESS_ENTRIES, "progress entries")
     return tuple(
-        ProgressEntry(node_id(entry.name, entry.boot, "progress"), entry.steps, entry.samples) for entry in entries
+        ProgressEntry(
+            node_id(entry.name, entry.boot, "progress"),
+            at_most(entry.steps, limits.MAX_COUNT, "steps"),
+            at_most(entry.samples, limits.MAX_COUNT, "samples"),
+        )
+        for entry in entries
     )

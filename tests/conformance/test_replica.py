@@ -241,6 +241,20 @@ def test_a_buffer_that_the_forward_pass_replaces_is_still_exchanged(kind: str) -
     assert bound.view()[bound.place("mean")].tolist() == [17, 17, 17]
 
 
+@pytest.mark.parametrize(("kind", "dtype"), CASES)
+def test_what_a_forward_pass_adds_to_a_buffer_survives_a_fold_right_after(kind: str, dtype: torch.dtype) -> None:
+    model = whole(nn.BatchNorm1d(4)).to(dtype)
+    bound = bind(model, kind)
+    for _ in range(4):
+        bound.add("running_mean", 10.0)
+        model.running_mean.add_(1)  # as a forward pass does, ahead of the optimizer's step
+        bound.round()
+    bound.round()
+    bound.replica.flush()
+    assert model.running_mean.tolist() == [44] * 4
+    assert bound.view()[bound.place("running_mean")].tolist() == [44] * 4
+
+
 def test_batchnorm_statistics_travel(kind: str) -> None:
     model = network().train()
     bound = bind(model, kind)

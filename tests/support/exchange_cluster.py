@@ -94,9 +94,7 @@ class ExchangeCluster:
         engine.ready = True
         address = await transport.serve({Method.SETTLE: engine.settle}, {StreamMethod.CONVERSE: engine.converse})
         ledger = plane.live.astype(np.float64)
-        node = ClusterNode(
-            identity, address, transport, engine, plane, Fold(plane), ledger, reports, settled, poisoned
-        )
+        node = ClusterNode(identity, address, transport, engine, plane, Fold(plane), ledger, reports, settled, poisoned)
         self.nodes.append(node)
         return node
 

@@ -85,9 +85,7 @@ def test_exchange_that_ended_or_waits_for_settling_is_declined(state: str, reaso
 
 
 def test_decline_names_what_was_expected_and_what_came() -> None:
-    decline = judge(
-        replace(OPEN, run_id=RunId("other")), TERMS, barred=False, unsettled=False, journal_full=False
-    )
+    decline = judge(replace(OPEN, run_id=RunId("other")), TERMS, barred=False, unsettled=False, journal_full=False)
     assert decline is not None
     assert "'run'" in decline.detail
     assert "'other'" in decline.detail

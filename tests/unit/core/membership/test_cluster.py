@@ -134,6 +134,7 @@ def test_a_partition_heals_without_any_seed_because_the_dead_are_tried_again() -
     one, other = nodes[1:3], nodes[3:]
     cluster.partition(one, other)
     cluster.run_until(lambda: cluster.agreed(*one) and cluster.agreed(*other), 60.0)
+    cluster.run(30.0)  # until no ping to the other side is under way any more
     cluster.heal()
     cluster.run_until(lambda: cluster.agreed(*one, *other), 120.0)
 
