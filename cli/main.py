@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 
 import typer
+
 from adpsgd_cli.demo.command import demo
 from adpsgd_cli.options import with_settings
 from adpsgd_cli.status import status
 from adpsgd_cli.up import up
 from adpsgd_cli.version import version
-
 from adpsgd_node.daemon.settings import NodeConfig
 from adpsgd_node.errors import AdpsgdError
 

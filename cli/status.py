@@ -41,9 +41,10 @@ def status(
 
 
 async def _show(node: str | None, socket: Path | None, *, as_json: bool, watch: bool) -> None:
-    from adpsgd_cli.status_view import to_json, to_table
     from rich.console import Console
     from rich.live import Live
+
+    from adpsgd_cli.status_view import to_json, to_table
 
     path, current = await _find(node, socket)
     if not watch:

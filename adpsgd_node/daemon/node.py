@@ -274,6 +274,9 @@ class Node:
         """See whether this node's neighbors are close, while it does not step."""
         if self.phase not in SETTLED_PHASES:
             return
+        if self.all_finished():
+            self.gossip.act(Activity.STOPPED)  # nobody needs this node to agree with any more
+            return
         far = self.gossip.judge()
         settled = self.gossip.all_settled()
         if self.phase is Phase.SETTLING and settled and not far:

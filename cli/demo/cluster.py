@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adpsgd_cli.demo.plan import RUN, DemoPlan
-
 from adpsgd_node.config import child_environment, runtime_dir
 from adpsgd_node.errors import BindError
 from adpsgd_node.setting import choice

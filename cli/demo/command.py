@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from adpsgd_cli.demo.plan import DemoPlan, Task
 
+from adpsgd_cli.demo.plan import DemoPlan, Task
 from adpsgd_node.core.exchange.frame import CodecName
 from adpsgd_node.daemon.settings import TopologyName
 from adpsgd_node.errors import ConfigError

@@ -15,7 +15,6 @@ from adpsgd_cli.demo.plan import DemoPlan
 from adpsgd_cli.demo.plot import draw
 from adpsgd_cli.demo.verdict import summarize, told
 from adpsgd_cli.demo.view import View
-
 from adpsgd_node.errors import AdpsgdError
 
 __all__ = ["conduct"]

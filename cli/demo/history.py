@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import dataclass
 
 from adpsgd_cli.demo.cluster import Cluster, NodeProcess
-
 from adpsgd_node.errors import AdpsgdError
 from adpsgd_node.wire.admin import Status
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from adpsgd_cli.demo.cluster import Cluster
 from adpsgd_cli.demo.history import History
 from adpsgd_cli.demo.plan import DemoPlan
 from adpsgd_cli.status_view import number
-from numpy.typing import NDArray
-
 from adpsgd_node.checkpoint.model_file import read_metadata, read_tensors
 from adpsgd_node.errors import AdpsgdError
 from adpsgd_node.setting import choice

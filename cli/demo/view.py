@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 from types import TracebackType
 
-from adpsgd_cli.demo.cluster import Cluster, NodeProcess
-from adpsgd_cli.demo.history import History
-from adpsgd_cli.status_view import number
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from adpsgd_cli.demo.cluster import Cluster, NodeProcess
+from adpsgd_cli.demo.history import History
+from adpsgd_cli.status_view import number
 from adpsgd_node.setting import choice
 
 __all__ = ["View"]

@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.replicas import KINDS, Bound, bind, vector
 from torch import nn
 
 from adpsgd_node.errors import ModelError
 from adpsgd_node.plane import Fold, Plane
+from support.replicas import KINDS, Bound, bind, vector
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 CASES = [(kind, torch.float32) for kind in KINDS] + [

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 
-from support.cutting_transport import CuttingTransport
-from support.exchange_cluster import ExchangeCluster
-
 from adpsgd_node.core.exchange.frame import CodecName
 from adpsgd_node.core.exchange.outcome import Outcome
 from adpsgd_node.daemon.settings import ExchangeConfig
 from adpsgd_node.ids import Address
 from adpsgd_node.net.grpc_transport import GrpcTransport
+from support.cutting_transport import CuttingTransport
+from support.exchange_cluster import ExchangeCluster
 
 NODES = 8
 EXCHANGES_EACH = 260

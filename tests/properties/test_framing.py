@@ -7,7 +7,6 @@ from dataclasses import replace
 from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.exchange_frames import chunks, frames, settleds, settles
 
 from adpsgd_node.core.exchange.frame import Chunk, Frame, Settle, Settled
 from adpsgd_node.errors import WireError
@@ -23,6 +22,7 @@ from adpsgd_node.wire.framing import (
 )
 from adpsgd_node.wire.v1 import exchange_pb2 as pb
 from adpsgd_node.wire.varint import encode_varint
+from support.exchange_frames import chunks, frames, settleds, settles
 
 
 def comparable(frame: Frame) -> Frame:

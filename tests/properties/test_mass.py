@@ -6,8 +6,6 @@ import asyncio
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.exchange_cluster import ExchangeCluster
-from support.virtual_clock import run_virtual
 
 from adpsgd_node.core.exchange.frame import CodecName
 from adpsgd_node.core.exchange.outcome import Outcome
@@ -15,6 +13,8 @@ from adpsgd_node.daemon.settings import ExchangeConfig
 from adpsgd_node.ids import Address
 from adpsgd_node.net.fault import LinkFault
 from adpsgd_node.net.memory import MemoryNetwork
+from support.exchange_cluster import ExchangeCluster
+from support.virtual_clock import run_virtual
 
 CHUNK_BYTES = 4096
 SETTLE_TIMEOUT_S = 600.0

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from support.delayed_copy_engine import DelayedCopyEngine
 from torch import nn
 
 from adpsgd_node.plane import Layout, Plane
@@ -15,6 +14,7 @@ from adpsgd_node.trainer.inventory import take_inventory
 from adpsgd_node.trainer.replica import Replica
 from adpsgd_node.trainer.shared import SharedReplica
 from adpsgd_node.trainer.staged import StagedReplica
+from support.delayed_copy_engine import DelayedCopyEngine
 
 KINDS = ["shared", "staged", "staged-delayed"]
 

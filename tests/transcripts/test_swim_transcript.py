@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from support.swim_transcript import play
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "swim").glob("*.txt"))

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
+
 from adpsgd_cli.demo.cluster import Cluster, NodeProcess, free_ports
 from adpsgd_cli.demo.history import History
 from adpsgd_cli.demo.interruption import Interruption
@@ -23,14 +25,12 @@ from adpsgd_cli.demo.plot import draw
 from adpsgd_cli.demo.verdict import read_result, relative_distance, summarize, told, widest_distance
 from adpsgd_cli.demo.view import line, table
 from adpsgd_cli.main import main
-from rich.console import Console
-from support.status import example_status
-
 from adpsgd_node.checkpoint.model_file import StoredTensor, write_model
 from adpsgd_node.core.membership.member import Member
 from adpsgd_node.errors import AdpsgdError, ConfigError
 from adpsgd_node.ids import NodeId
 from adpsgd_node.wire.admin import Status
+from support.status import example_status
 
 
 def status_of(name: str, **changes: object) -> Status:

@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from adpsgd_cli.main import build
 from typer.testing import CliRunner
 
+from adpsgd_cli.main import build
 from adpsgd_node import errors
 from adpsgd_node.config import settings
 from adpsgd_node.daemon.settings import NodeConfig

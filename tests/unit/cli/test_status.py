@@ -11,13 +11,13 @@ import types
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
 from adpsgd_cli.main import main
 from adpsgd_cli.status_view import to_json, to_table
-from rich.console import Console
-from support.status import example_status
-
 from adpsgd_node.errors import UnreachableError
 from adpsgd_node.wire.admin import Status
+from support.status import example_status
 
 
 class AnsweringSockets(types.ModuleType):

@@ -7,9 +7,9 @@ import types
 from pathlib import Path
 
 import pytest
+
 from adpsgd_cli.main import main
 from adpsgd_cli.up import DEFAULT_SCRIPT, find_script
-
 from adpsgd_node.core.exchange.frame import CodecName
 from adpsgd_node.daemon.settings import NodeConfig
 from adpsgd_node.errors import BindError, ConfigError

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.virtual_clock import run_virtual
 
 from adpsgd_node.errors import DeadlineError, StreamBrokenError, UnreachableError
 from adpsgd_node.ids import Address
@@ -15,6 +14,7 @@ from adpsgd_node.net.fault import LinkFault
 from adpsgd_node.net.memory import MemoryNetwork
 from adpsgd_node.net.memory_transport import MemoryTransport
 from adpsgd_node.net.transport import Method, Stream, StreamMethod
+from support.virtual_clock import run_virtual
 
 A, B, C = Address("a:1"), Address("b:1"), Address("c:1")
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from support.virtual_clock import DeadlockError, run_virtual
 
 

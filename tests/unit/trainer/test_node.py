@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.fake_daemon import FakeDaemon
 from torch import nn
 
 import adpsgd_node
@@ -31,6 +30,7 @@ from adpsgd_node.errors import (
 )
 from adpsgd_node.plane import Command, Layout, Plane, TrainerState
 from adpsgd_node.wire.trainer import Attach, Failed, Saved
+from support.fake_daemon import FakeDaemon
 
 
 @pytest.fixture(params=[False, True], ids=["shared", "staged"])
@@ -380,7 +380,7 @@ def test_tied_frozen_and_integer_tensors_are_all_in_the_model_file(start, staged
 
 
 def test_the_plane_of_another_model_is_refused(start) -> None:
-    other = Layout.build([spec for spec in _specs(nn.Linear(2, 2))], 64)
+    other = Layout.build(list(_specs(nn.Linear(2, 2))), 64)
     start(FakeDaemon(plane=Plane.create(other)))
     network = model()
     with pytest.raises(SchemaMismatchError, match="another model"):

@@ -6,7 +6,6 @@ import dataclasses
 import math
 
 import pytest
-from support.status import example_status
 
 from adpsgd_node.core.membership.member import Member, MemberState, Phase
 from adpsgd_node.errors import WireError
@@ -14,6 +13,7 @@ from adpsgd_node.ids import Address, NodeId
 from adpsgd_node.wire import admin
 from adpsgd_node.wire.admin import MemberStatus, Status, decode_status, encode_status
 from adpsgd_node.wire.v1 import admin_pb2
+from support.status import example_status
 
 
 def test_status_comes_out_as_it_went_in() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from support.swim_cluster import Node, SwimCluster, address_of
 
 from adpsgd_node.core.membership import MembershipConfig, MemberState, Phase, membership_preset
 from adpsgd_node.core.membership.effect import (
@@ -19,6 +18,7 @@ from adpsgd_node.core.membership.effect import (
 )
 from adpsgd_node.core.membership.event import Advanced, Leave, PhaseChanged
 from adpsgd_node.core.progress import Totals
+from support.swim_cluster import Node, SwimCluster, address_of
 
 SEEDS = [1, 2, 3]
 
