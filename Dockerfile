@@ -36,8 +36,7 @@ LABEL org.opencontainers.image.title="adpsgd-node" \
 
 # A name for the number: torch and others ask the system who they run as.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /runs --shell /usr/sbin/nologin adpsgd \
- && install -d -o 10001 -g 10001 -m 0750 /runs \
- && install -d -o 10001 -g 10001 -m 0700 /run/adpsgd
+ && install -d -o 10001 -g 10001 -m 0750 /runs
 
 COPY --from=build /opt/adpsgd /opt/adpsgd
 
@@ -46,7 +45,6 @@ ENV PATH=/opt/adpsgd/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/runs \
-    XDG_RUNTIME_DIR=/run/adpsgd \
     MPLCONFIGDIR=/tmp/matplotlib
 
 USER 10001:10001
@@ -55,9 +53,9 @@ VOLUME ["/runs"]
 EXPOSE 7400 8400
 STOPSIGNAL SIGTERM
 
-# The HTTP server's default port is 8400; ADPSGD_HTTP is followed where it is set.
+# The HTTP server's default port is 8400; ADPSGD_HTTP is followed where it is set (0.0.0.0 reaches this container).
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:%s/healthz' % os.environ.get('ADPSGD_HTTP', ':8400').rpartition(':')[2], timeout=2)"]
+  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://%s/healthz' % os.environ.get('ADPSGD_HTTP', '127.0.0.1:8400'), timeout=2)"]
 
 ENTRYPOINT ["adpsgd-node"]
 CMD ["up"]

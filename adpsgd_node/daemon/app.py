@@ -163,7 +163,7 @@ class App:
             self._supervise(self._script)
 
     def _supervise(self, command: tuple[str, ...]) -> None:
-        script = Script(" ".join(command), (sys.executable, *command))
+        script = Script.of(command)
         self._supervisor = Supervisor(
             script,
             PrefixedSink(self._config.name, self._writer),

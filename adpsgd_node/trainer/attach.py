@@ -22,15 +22,15 @@ __all__ = ["ANSWER_LIMIT_S", "Attachment", "DaemonChild", "attach", "connect"]
 ANSWER_LIMIT_S = 60.0
 """Longest wait for a daemon to answer `Attach`: it only has to make the plane."""
 
-EXIT_LIMIT_S = 30.0
-"""Longest wait for a child daemon to end by itself after the run."""
-
 STOP_LIMIT_S = 10.0
 """Longest wait for a child daemon to end after SIGTERM."""
 
 
 class DaemonChild:
-    """A daemon that this script started for itself; it ends with the script's part in the run."""
+    """A daemon that this script started for itself.
+
+    After `finish` it stays until this process ends and the other nodes have finished too: they may still need it.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -54,13 +54,6 @@ class DaemonChild:
         """Say how it ended; empty while it runs."""
         code = self._process.poll()
         return "" if code is None else f"it ended with exit code {code}"
-
-    def await_end(self) -> None:
-        """Wait for it to end by itself, then make it."""
-        try:
-            self._process.wait(EXIT_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self.stop()
 
     def stop(self) -> None:
         """End it: SIGTERM, and SIGKILL when that does not help."""

@@ -51,10 +51,9 @@ def join(
     """
     if batch_size < 1 or (dataset_size is not None and dataset_size < 1):
         raise ConfigError(f"batch_size {batch_size} and dataset_size {dataset_size} must be 1 or more")
-    training = Training(
-        model=model, optimizers=plain_optimizers(optimizer), batch_size=batch_size, dataset_size=dataset_size
-    )
+    optimizers = plain_optimizers(optimizer)
     inventory = take_inventory(model)
+    training = Training(model=inventory.model, optimizers=optimizers, batch_size=batch_size, dataset_size=dataset_size)
     if staged is False and not inventory.is_plain:
         raise ModelError("staged=False needs a CPU model in float32: leave staged out to have it chosen")
     link, child = connect(options)

@@ -169,8 +169,10 @@ class Link:
         """Turn a frame that should not come now into the error it stands for."""
         if not isinstance(frame, Failed):
             return WireError(f"the daemon sent {type(frame).__name__} out of turn: run one version of adpsgd-node")
-        kind = getattr(errors, frame.code, AdpsgdError)
-        return kind(frame.detail) if issubclass(kind, AdpsgdError) else AdpsgdError(frame.detail)
+        kind = getattr(errors, frame.code, None)
+        if isinstance(kind, type) and issubclass(kind, AdpsgdError):
+            return kind(frame.detail)
+        return AdpsgdError(frame.detail)
 
     def _lost(self) -> DaemonLostError:
         return DaemonLostError(

@@ -159,9 +159,8 @@ class Node:
             self._attachment.link.close()
             self._attachment.plane.close()
             os.close(self._attachment.step_event)
-            child = self._attachment.child
-            if child is not None:
-                child.await_end() if state is TrainerState.FINISHED else child.stop()
+            if self._attachment.child is not None and state is not TrainerState.FINISHED:
+                self._attachment.child.stop()
 
     def _before_step(self) -> None:
         self._act(self._replica.before_step)

@@ -48,12 +48,16 @@ class FakeDaemon:
     descriptors_sent: int = 2
 
     def start(self) -> int:
-        self.frames: list[TrainerFrame] = []
-        self.step_event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._prepare(ours)
         self._thread = threading.Thread(target=self._serve, name="fake daemon")
         self._thread.start()
         return theirs.detach()
+
+    def serve(self, ours: socket.socket) -> None:
+        """Serve one trainer in this thread, until it closes its end."""
+        self._prepare(ours)
+        self._serve()
 
     def join(self) -> None:
         """Wait until the trainer has closed its end."""
@@ -75,6 +79,11 @@ class FakeDaemon:
 
     def frame(self, kind: type[TrainerFrame]) -> TrainerFrame:
         return next(frame for frame in self.frames if isinstance(frame, kind))
+
+    def _prepare(self, ours: socket.socket) -> None:
+        self._ours = ours
+        self.frames: list[TrainerFrame] = []
+        self.step_event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def _serve(self) -> None:
         with self._ours:

@@ -76,7 +76,7 @@ async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
         path = tmp_path / f"script_{len(watched)}.py"
         path.write_text(text)
         settings: dict[str, float] = {"max_restarts": 0, "backoff_s": 0.001, **config}
-        watched.append(Watched(Script.file(str(path)), SupervisorConfig(**settings)))  # type: ignore[arg-type]
+        watched.append(Watched(Script.of((str(path),)), SupervisorConfig(**settings)))  # type: ignore[arg-type]
         return watched[-1]
 
     yield make

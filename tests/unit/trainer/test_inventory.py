@@ -26,8 +26,9 @@ def test_parameters_and_floating_buffers_are_listed_as_the_schema_wants_them() -
 
 def test_a_compiled_model_has_the_schema_of_the_plain_one() -> None:
     model = nn.Linear(2, 2)
-    compiled = torch.compile(model)
-    assert take_inventory(compiled).specs == take_inventory(model).specs  # type: ignore[arg-type]
+    compiled = nn.Module()
+    compiled._orig_mod = model  # what torch.compile returns looks like this
+    assert take_inventory(compiled).specs == take_inventory(model).specs
 
 
 def test_a_buffer_that_is_not_finite_stays_local(caplog: pytest.LogCaptureFixture) -> None:

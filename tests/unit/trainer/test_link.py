@@ -60,7 +60,7 @@ def test_two_frames_that_come_together_are_received_one_by_one(ends: Ends) -> No
 def test_a_daemon_that_died_is_noticed_though_the_socket_stays_open(ends: Ends) -> None:
     ends.link.check()
     ends.kill_daemon()
-    with pytest.raises(DaemonLostError, match="daemon is gone.*adpsgd-node up"):
+    with pytest.raises(DaemonLostError, match=r"daemon is gone.*adpsgd-node up"):
         ends.link.check()
     with pytest.raises(DaemonLostError, match="daemon is gone"):
         ends.link.receive(Agreed, None)

@@ -29,6 +29,7 @@ from adpsgd_node.errors import (
     WireError,
 )
 from adpsgd_node.plane import Command, Layout, Plane, TrainerState
+from adpsgd_node.trainer.inventory import take_inventory
 from adpsgd_node.wire.trainer import Attach, Failed, Saved
 from support.fake_daemon import FakeDaemon
 
@@ -148,10 +149,7 @@ def test_a_restarted_script_carries_on_from_the_plane(start, staged: bool) -> No
     weight = network[0].weight.detach().clone()
     node.detach()
     first.join()
-    plane = first.plane
-    plane.fd = os.memfd_create("unused")  # stands for the daemon's own descriptor, which outlives the trainer
-    keeper = Plane.create(plane.layout)
-    keeper.memory[:] = plane.memory
+    keeper = first.plane
     keeper.header.non_finite = 1
 
     start(FakeDaemon(plane=keeper))
@@ -168,9 +166,15 @@ def test_an_exception_detaches_and_goes_on(start, staged: bool) -> None:
     daemon = start(FakeDaemon())
     network = model()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    with pytest.raises(ZeroDivisionError), adpsgd_node.join(network, optimizer, staged=staged) as node:
-        train(network, optimizer, 1)
-        raise ZeroDivisionError
+    node = adpsgd_node.join(network, optimizer, staged=staged)
+
+    def fail_in_training() -> None:
+        with node:
+            train(network, optimizer, 1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_in_training()
     daemon.join()
     assert daemon.plane.header.trainer_state is TrainerState.NONE
     train(network, optimizer, 1)  # on its own now
@@ -361,10 +365,10 @@ def test_tied_frozen_and_integer_tensors_are_all_in_the_model_file(start, staged
             self.head.weight = self.embed.weight
             self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
             self.register_buffer("count", torch.tensor(4))
-            self.register_buffer("half", torch.ones(2, dtype=torch.bfloat16))
+            self.register_buffer("brain", torch.ones(2, dtype=torch.bfloat16))
 
-    start(FakeDaemon(output=str(tmp_path)))
     network = Tied()
+    start(FakeDaemon(output=str(tmp_path)))
     staged_here = True if staged else None
     with adpsgd_node.join(network, torch.optim.SGD(network.parameters(), lr=0.1), staged=staged_here):
         pass
@@ -372,22 +376,16 @@ def test_tied_frozen_and_integer_tensors_are_all_in_the_model_file(start, staged
 
     path = tmp_path / "model.safetensors"
     stored = load_file(path)
-    assert set(stored) == {"frozen", "count", "half", "embed.weight"}
+    assert set(stored) == {"frozen", "count", "brain", "embed.weight"}
     assert json.loads(read_metadata(path)["aliases"]) == {"head.weight": "embed.weight"}
     assert stored["count"] == 4
-    assert stored["half"].dtype is torch.bfloat16
+    assert stored["brain"].dtype is torch.bfloat16
     assert torch.equal(stored["embed.weight"], network.embed.weight)
 
 
 def test_the_plane_of_another_model_is_refused(start) -> None:
-    other = Layout.build(list(_specs(nn.Linear(2, 2))), 64)
+    other = Layout.build(take_inventory(nn.Linear(2, 2)).specs, 64)
     start(FakeDaemon(plane=Plane.create(other)))
     network = model()
     with pytest.raises(SchemaMismatchError, match="another model"):
         adpsgd_node.join(network, torch.optim.SGD(network.parameters(), lr=0.1))
-
-
-def _specs(network: nn.Module) -> tuple:
-    from adpsgd_node.trainer.inventory import take_inventory
-
-    return take_inventory(network).specs
