@@ -7,7 +7,9 @@ since is farther at most by how far it moved (triangle inequality), so with an o
 
 Each side answers for its own moves: an edge is close when `distance + own moves <= tolerance / (2 * diameter)`. When
 every node finds all its edges close, neighbors are within tolerance / diameter and any two nodes within the tolerance.
-Averaging never leaves the convex hull, so what has come this close stays so.
+An averaging
+by itself never leaves the convex hull of the models, so what has come this close stays so; exchanges that overlap may
+leave it by a fraction of the distance that is left, for which the factor 2 makes room.
 
 All distances are relative to the norm of the own model.
 """

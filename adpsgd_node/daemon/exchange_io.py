@@ -89,7 +89,10 @@ class ExchangeEngine:
         self._streams: dict[NodeId, set[Stream]] = {}
 
     def use(self, plane: Plane) -> None:
-        """Exchange on this plane from now on. No exchange may be running."""
+        """Exchange on this plane from now on; what was applied to an earlier one went with it, as with a reboot."""
+        for initiator in self.journal.initiators():
+            self.journal.forget(initiator)
+            self._around.settled(SettleEnd.ABANDONED)
         self._plane, self._merge = plane, Merge(plane)
 
     @property

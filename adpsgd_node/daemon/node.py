@@ -252,8 +252,8 @@ class Node:
 
     async def _finish(self) -> None:
         """Wait until the run's models agree, and tell the trainer."""
-        await self.watch.until(self.gossip.all_settled)
-        agreed = await self.watch.until(self._all_agreed, self.config.target.finish_timeout_s)
+        settled = await self._all_stop()
+        agreed = settled and await self.watch.until(self._all_agreed, self.config.target.finish_timeout_s)
         bound = self.gossip.consensus_bound()
         if not agreed:
             self._log.warning(
@@ -269,6 +269,16 @@ class Node:
         )
         if self.link is not None:
             await self.link.agreed(self.agreed)
+
+    async def _all_stop(self) -> bool:
+        """Wait until nobody steps any more, for as long as the run makes progress; False when it hangs."""
+        progress = self.membership.swim.progress
+        while True:
+            before = progress.totals()
+            if await self.watch.until(self.gossip.all_settled, self.config.target.finish_timeout_s):
+                return True
+            if progress.totals() == before:
+                return False
 
     def _judge(self) -> None:
         """See whether this node's neighbors are close, while it does not step."""

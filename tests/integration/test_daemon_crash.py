@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 
 import pytest
-from support.node_process import Nodes
 
 from adpsgd_node.core.membership.member import MemberState
+from support.node_process import Nodes
 
 
 async def test_a_trainer_whose_daemon_is_killed_ends_by_itself_and_the_others_finish(nodes: Nodes) -> None:
@@ -46,7 +46,9 @@ async def test_a_killed_node_is_held_dead_and_may_come_back_under_its_name(nodes
 
 @pytest.mark.slow
 async def test_a_frozen_daemon_is_missed_and_taken_back(nodes: Nodes) -> None:
-    first, second, frozen = await nodes.start_run("n0", "n1", "n2", options=["--epochs=30"], script=["--steps-per-s=60"])
+    first, second, frozen = await nodes.start_run(
+        "n0", "n1", "n2", options=["--epochs=30"], script=["--steps-per-s=60"]
+    )
     await frozen.training()
     await first.sees("n2", MemberState.ALIVE)
     frozen.signal(signal.SIGSTOP)
@@ -78,5 +80,3 @@ async def test_a_node_that_sleeps_through_the_end_finishes_on_waking(nodes: Node
     frozen.signal(signal.SIGCONT)
     assert await frozen.ended() == 0, frozen.text()
     assert frozen.events("finished")
-
-

@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 import textwrap
 
-from support.node_process import Nodes, state_of, trainer
-
 from adpsgd_node.core.membership.member import MemberState
+from support.node_process import Nodes, state_of, trainer
 
 STUBBORN = """
 import signal, sys, runpy
@@ -69,5 +68,3 @@ def _lives(pid: int) -> bool:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-

@@ -8,11 +8,11 @@ import statistics
 
 import numpy as np
 import pytest
-from support.node_process import Nodes
-from support.numpy_trainer import drift, tensors
 
 from adpsgd_node.core.membership.member import Phase
 from adpsgd_node.plane import Plane
+from support.node_process import Nodes
+from support.numpy_trainer import drift, tensors
 
 CHUNK_BYTES = 4096
 
@@ -31,7 +31,9 @@ async def test_a_killed_script_is_restarted_and_goes_on_from_the_live_plane(node
     assert later.self_member.phase is Phase.TRAINING
     assert later.step == without.step
 
-    await first.wait_for(lambda s: s.trainer_restarts == 1 and s.step > without.step + 20, "the restarted script's steps")
+    await first.wait_for(
+        lambda s: s.trainer_restarts == 1 and s.step > without.step + 20, "the restarted script's steps"
+    )
     joined = first.events("joined")
     assert [entry["resumed"] for entry in joined] == [False, True]
     steps = first.events("step")
@@ -85,5 +87,3 @@ async def test_the_output_of_a_script_that_dies_is_passed_on(nodes: Nodes) -> No
 def _view(plane: Plane) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """What the node's parameters are: live + (inbox - folded), in double precision."""
     return plane.live.astype(np.float64) + (plane.inbox.astype(np.float64) - plane.folded)
-
-

@@ -6,10 +6,10 @@ import itertools
 import statistics
 
 import pytest
-from support.node_process import NodeProcess, Nodes, phase_of, relative_distance
 
 from adpsgd_node.checkpoint.model_file import read_tensors
 from adpsgd_node.core.membership.member import Phase
+from support.node_process import NodeProcess, Nodes, phase_of, relative_distance
 
 TOLERANCE = 1e-3
 

@@ -190,7 +190,9 @@ class Nodes:
         self.started[f"{name}{runtime}"] = node
         return node
 
-    async def start_run(self, *names: str, options: Sequence[str] = (), script: Sequence[str] = ()) -> list[NodeProcess]:
+    async def start_run(
+        self, *names: str, options: Sequence[str] = (), script: Sequence[str] = ()
+    ) -> list[NodeProcess]:
         """Start several nodes of one run, the first being everyone's seed."""
         first = self.start(names[0], *options, script=[*trainer(), *script])
         address = (await first.up()).self_member.address

@@ -9,9 +9,7 @@ from adpsgd_node.ids import PROTOCOL_VERSION, NodeId, RunId, SchemaHash
 
 __all__ = ["HANDSHAKE_REASONS", "Terms", "judge"]
 
-HANDSHAKE_REASONS = frozenset(
-    {DeclineReason.RUN, DeclineReason.PROTOCOL, DeclineReason.SCHEMA, DeclineReason.IDENTITY, DeclineReason.MALFORMED}
-)
+HANDSHAKE_REASONS = frozenset({DeclineReason.RUN, DeclineReason.PROTOCOL, DeclineReason.SCHEMA, DeclineReason.IDENTITY})
 """Reasons that time alone does not mend: both sides log them once."""
 
 

@@ -46,14 +46,11 @@ class DeclineReason(enum.IntEnum):
     SETTLED = 7
     STOPPING = 8
     IDENTITY = 9
-    MALFORMED = 10
 
 
 class AbortReason(enum.IntEnum):
     NON_FINITE_THEIRS = 1
     NON_FINITE_OWN = 2
-    MALFORMED = 3
-    STOPPING = 4
 
 
 class SettleOutcome(enum.IntEnum):

@@ -26,15 +26,12 @@ class DeclineReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECLINE_REASON_SETTLED: _ClassVar[DeclineReason]
     DECLINE_REASON_STOPPING: _ClassVar[DeclineReason]
     DECLINE_REASON_IDENTITY: _ClassVar[DeclineReason]
-    DECLINE_REASON_MALFORMED: _ClassVar[DeclineReason]
 
 class AbortReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ABORT_REASON_UNSPECIFIED: _ClassVar[AbortReason]
     ABORT_REASON_NON_FINITE_THEIRS: _ClassVar[AbortReason]
     ABORT_REASON_NON_FINITE_OWN: _ClassVar[AbortReason]
-    ABORT_REASON_MALFORMED: _ClassVar[AbortReason]
-    ABORT_REASON_STOPPING: _ClassVar[AbortReason]
 
 class SettleOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -56,12 +53,9 @@ DECLINE_REASON_POISONED: DeclineReason
 DECLINE_REASON_SETTLED: DeclineReason
 DECLINE_REASON_STOPPING: DeclineReason
 DECLINE_REASON_IDENTITY: DeclineReason
-DECLINE_REASON_MALFORMED: DeclineReason
 ABORT_REASON_UNSPECIFIED: AbortReason
 ABORT_REASON_NON_FINITE_THEIRS: AbortReason
 ABORT_REASON_NON_FINITE_OWN: AbortReason
-ABORT_REASON_MALFORMED: AbortReason
-ABORT_REASON_STOPPING: AbortReason
 SETTLE_OUTCOME_UNSPECIFIED: SettleOutcome
 SETTLE_OUTCOME_SETTLED: SettleOutcome
 SETTLE_OUTCOME_UNKNOWN: SettleOutcome

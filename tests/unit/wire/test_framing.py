@@ -130,7 +130,7 @@ def test_long_detail_of_a_decline_is_shortened() -> None:
     assert decline == Decline(DeclineReason.BUSY, "x" * limits.MAX_DETAIL_LENGTH)
 
 
-@pytest.mark.parametrize("frame", [Abort(AbortReason.STOPPING, 0), Close(0)])
+@pytest.mark.parametrize("frame", [Abort(AbortReason.NON_FINITE_OWN, 0), Close(0)])
 def test_frames_whose_numbers_are_zero_keep_their_kind(frame: Frame) -> None:
     assert decode_frame(encode_frame(frame)) == frame
 
