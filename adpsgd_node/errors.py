@@ -13,6 +13,7 @@
     +-- ModelError             (in the trainer) this model cannot be exchanged: dtype, device, aliasing
     +-- PlaneError             a plane or layout that does not fit
     +-- WireError              bytes that are no valid message; the sender is at fault. State is unchanged.
+    |   +-- OversizeError      more, longer or larger than a named limit allows
     +-- TransportError         a call that did not go through
         +-- UnreachableError   no connection
         +-- DeadlineError      no answer in time
@@ -33,6 +34,7 @@ __all__ = [
     "JoinError",
     "ModelError",
     "NameInUseError",
+    "OversizeError",
     "PlaneError",
     "PoisonedError",
     "RemoteError",
@@ -98,6 +100,10 @@ class PlaneError(AdpsgdError):
 
 class WireError(AdpsgdError):
     """Bytes from outside that are no valid message of the published schema, or exceed a named limit."""
+
+
+class OversizeError(WireError):
+    """Something in a message exceeds a named limit."""
 
 
 class TransportError(AdpsgdError):

@@ -3,7 +3,8 @@
 Every node that has announced its model asks all live peers directly. Whoever finds a model adopts it. When nobody has
 one, the node with the smallest name among those asking founds the run with its own initial parameters. A node asks only
 after it has begun to answer, so of two that ask each other at least one sees the other: there is one founder among
-nodes that know of each other.
+nodes that know of each other. A live peer that does not answer may hold the model, or be founding: it is waited for
+until it answers or membership finds it dead.
 """
 
 from __future__ import annotations
@@ -39,13 +40,16 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    founder: NodeId
+    whom: NodeId
+    why: str
 
 
-def decide(own: NodeId, offers: Sequence[Offer], rng: random.Random) -> Adopt | Found | Wait:
-    """Choose among the answers of all live peers that answered."""
+def decide(own: NodeId, offers: Sequence[Offer], silent: Sequence[NodeId], rng: random.Random) -> Adopt | Found | Wait:
+    """Choose, given the answers of the live peers and those that did not answer."""
     donors = [offer.node for offer in offers if offer.has_model and offer.phase is not Phase.POISONED]
     if donors:
         return Adopt(rng.choice(donors))
+    if silent:
+        return Wait(min(silent), "it does not answer, and may hold the model")
     founder = min([own, *(offer.node for offer in offers if offer.phase is Phase.INITIALIZING)])
-    return Found() if founder == own else Wait(founder)
+    return Found() if founder == own else Wait(founder, "it begins the run with its own")

@@ -16,6 +16,7 @@ All distances are relative to the norm of the own model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -39,9 +40,13 @@ class Agreement:
     def reset(self) -> None:
         """Forget everything: the node stepped, or the others were still stepping."""
         self._edges.clear()
+        self._odometer = 0.0
 
     def exchanged(self, peer: str, distance: float, *, complete: bool) -> None:
         """Note one exchange: `distance` before it (relative); both moved by half of it, to the same point."""
+        if not math.isfinite(distance):
+            self.reset()  # one of the two was all zero: nothing relative can be said
+            return
         self._odometer += distance / 2
         if complete:
             # Measured before the move: after it the two stood at the same point.

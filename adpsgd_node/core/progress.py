@@ -42,8 +42,10 @@ class Totals:
 class Progress:
     """A grow-only counter of the run's steps and samples, keyed by life of node."""
 
-    def __init__(self, limit: int = MAX_PROGRESS_ENTRIES) -> None:
+    def __init__(self, limit: int = MAX_PROGRESS_ENTRIES, *, owner: NodeId | None = None) -> None:
+        """`owner` is the node that counts here: what others say of it is not heard."""
         self._limit = limit
+        self._owner = owner
         self._latest: OrderedDict[NodeId, ProgressEntry] = OrderedDict()  # the most recently changed is last
         self._nodes: list[NodeId] = []  # entries are never removed: a random pick costs O(1)
         self._steps = 0
@@ -55,6 +57,10 @@ class Progress:
         """Take the elementwise maximum with `entries`; tell whether anything grew."""
         grown = [self._merge_one(entry) for entry in entries]
         return any(grown)
+
+    def hear(self, entries: Iterable[ProgressEntry]) -> bool:
+        """Merge what others say; nobody but the owner itself knows the owner's own count."""
+        return self.merge(entry for entry in entries if entry.node != self._owner)
 
     def totals(self) -> Totals:
         """Sum the steps and samples of all lives of all nodes heard of."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adpsgd_node.core.adoption import Adopt, Found, Offer, decide
+from adpsgd_node.core.adoption import Adopt, Found, Offer, Wait, decide
 from adpsgd_node.core.membership.member import Member
 from adpsgd_node.core.membership.packet import RefusalReason
 from adpsgd_node.errors import RunMismatchError, SchemaMismatchError, StreamBrokenError, TransportError, WireError
@@ -18,7 +18,7 @@ from adpsgd_node.ids import PROTOCOL_VERSION, Address, NodeId, RunId
 from adpsgd_node.net.transport import Method, Stream, StreamMethod, Transport
 from adpsgd_node.plane import Plane
 from adpsgd_node.plane.layout import describe_difference
-from adpsgd_node.telemetry.log import EventLog
+from adpsgd_node.telemetry.log import EventLog, OncePer
 from adpsgd_node.wire.model import (
     FetchChunk,
     FetchHeader,
@@ -35,8 +35,10 @@ from adpsgd_node.wire.model import (
 __all__ = ["Adopter"]
 
 OFFER_TIMEOUT_S = 3.0
-ASK_AGAIN_S = 0.1
-"""Pause before the peers are asked again, while one of them founds the run."""
+FIRST_PAUSE_S = 0.1
+LARGEST_PAUSE_S = 5.0
+"""Pauses before the peers are asked again: while one founds the run, and longer each time a donor fails."""
+LOG_AGAIN_S = 30.0
 IDLE_S = 10.0
 """A donor from which nothing comes for so long is given up."""
 MAX_ASKED = 64
@@ -57,29 +59,36 @@ class Adopter:
     async def adopt_or_found(self, plane: Plane) -> NodeId | None:
         """Fill `plane.live` from a donor and return it, or return None to begin with what stands there.
 
-        Waits as long as a smaller-named node is founding the run. Raises `SchemaMismatchError` or `RunMismatchError`
+        Waits as long as a smaller-named node is founding the run, or a live peer that may hold the model is silent:
+        membership finds out whether it is dead. Raises `SchemaMismatchError` or `RunMismatchError`
         when the run trains another model. Until this returns nobody else writes `live`.
         """
-        log = EventLog("adopt")
-        refused: set[NodeId] = set()
+        log, once, loop = EventLog("adopt"), OncePer(LOG_AGAIN_S), asyncio.get_running_loop()
+        own_values = plane.live.copy()
+        pause_s = FIRST_PAUSE_S
         while True:
-            members = [member for member in self.peers() if member.id not in refused]
+            members = self.peers()
             asked = self.rng.sample(members, min(MAX_ASKED, len(members)))
             answers = await asyncio.gather(*(self._ask(member, plane) for member in asked))
             offers = [offer for offer in answers if offer is not None]
-            match decide(self.identity, offers, self.rng):
+            silent = [member.id for member, answer in zip(asked, answers, strict=True) if answer is None]
+            match decide(self.identity, offers, silent, self.rng):
                 case Found():
+                    plane.live[:] = own_values  # a fetch that broke off may have left some of a donor's
                     return None
+                case Wait(whom, why):
+                    if once.due(whom, loop.time()):
+                        log.info("waiting for the initial parameters", whom=whom, why=why)
                 case Adopt(donor):
                     address = next(member.address for member in asked if member.id == donor)
                     try:
                         await self._fetch(address, plane)
                         return donor
                     except (TransportError, WireError, TimeoutError) as error:
-                        log.warning("could not adopt a peer's model; asking again", donor=donor, cause=error)
-                        if isinstance(error, WireError):
-                            refused.add(donor)
-            await asyncio.sleep(ASK_AGAIN_S)
+                        if once.due(donor, loop.time()):
+                            log.warning("could not adopt a peer's model; asking again", donor=donor, cause=error)
+                        pause_s = min(LARGEST_PAUSE_S, 2 * pause_s)
+            await asyncio.sleep(pause_s * self.rng.uniform(0.5, 1.0))
 
     async def _ask(self, member: Member, plane: Plane) -> Offer | None:
         request = OfferRequest(

@@ -7,14 +7,18 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 from adpsgd_node.config import child_environment, runtime_dir
 from adpsgd_node.core.membership.member import Phase
 from adpsgd_node.daemon.admin import Admin
 from adpsgd_node.daemon.http import HttpServer, HttpSources
+from adpsgd_node.daemon.intake import Intake
 from adpsgd_node.daemon.node import Node
 from adpsgd_node.daemon.report import Report
 from adpsgd_node.daemon.script import Script
@@ -23,7 +27,7 @@ from adpsgd_node.daemon.settings import NodeConfig, split_address
 from adpsgd_node.daemon.supervise import Exited, GaveUp, Started, Supervisor, SupervisorConfig, SupervisorEvent
 from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.daemon.trainer_link import TrainerLink
-from adpsgd_node.errors import AdpsgdError, JoinError, TrainerError
+from adpsgd_node.errors import AdpsgdError, ConfigError, JoinError, PoisonedError, TrainerError
 from adpsgd_node.ids import NodeId
 from adpsgd_node.net.credentials import Credentials
 from adpsgd_node.net.grpc_transport import GrpcTransport
@@ -38,6 +42,8 @@ SCRIPT_GRACE_S = 10.0
 """Between SIGTERM and SIGKILL for the script."""
 DRAIN_TIMEOUT_S = 10.0
 """How long to wait for running exchanges and open settlings at the end."""
+LINK_END_S = 2.0
+"""How long to wait, after the script's end, until its link has noticed too."""
 SERVER_GRACE_S = 1.0
 LAG_INTERVAL_S = 0.5
 
@@ -72,9 +78,11 @@ class App:
             config.network.listen, credentials=Credentials(insecure=config.network.insecure)
         )
         self._metrics = Metrics(version=version("adpsgd-node"))
+        self._intake = Intake(self._metrics)
         self._node: Node
         self._report: Report
         self._supervisor: Supervisor | None = None
+        self._link_task: asyncio.Task[None] | None = None
         self._ended: Exited | None = None
         self._script_over = False
         self._signal = 0
@@ -83,11 +91,13 @@ class App:
     async def main(self) -> int:
         """Start everything, wait for the end, stop everything; returns the exit code."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_loop_error)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         admin: Admin | None = None
         http: HttpServer | None = None
         try:
+            _check_writable(self._config.folder)
             await self._build()
             admin = Admin(runtime_dir(), self._config.run, self._config.name, lambda: self._report.status(loop.time()))
             await admin.start()
@@ -133,10 +143,12 @@ class App:
         )
 
     async def _answer(self, method: Method, request: bytes) -> bytes:
-        return await self._node.unary()[method](request)
+        with self._intake.checked(method):
+            return await self._node.unary()[method](request)
 
     async def _converse(self, method: StreamMethod, stream: Stream) -> None:
-        await self._node.streams()[method](stream)
+        with self._intake.checked(method):
+            await self._node.streams()[method](stream)
 
     async def _serve_http(self) -> HttpServer:
         loop = asyncio.get_running_loop()
@@ -178,6 +190,8 @@ class App:
             self._ended = await supervisor.run()
         except AdpsgdError as error:
             self._node.fail(error)
+        if self._link_task is not None:  # how the run ended stands in what the script said last
+            await asyncio.wait({self._link_task}, timeout=LINK_END_S)
         self._script_over = True
         self._node.watch.notify()
 
@@ -187,12 +201,13 @@ class App:
                 self._log.info("script started", pid=pid, attempt=attempt)
                 self._report.restarts = attempt - 1
                 self._metrics.trainer_started(restarted=attempt > 1)
-                self._tasks.start(f"trainer link {attempt}", self._serve_trainer(link))
+                self._link_task = self._tasks.start(f"trainer link {attempt}", self._serve_trainer(link))
+            case Exited() if event.succeeded or self._over():
+                self._log.info(f"script {event}", ran_s=event.ran_s)
             case Exited():
-                level = self._log.info if event.succeeded else self._log.warning
-                level(f"script {event}", ran_s=event.ran_s)
-            case GaveUp(_, restarts):
-                self._log.error("the script failed too often; giving up (--max-restarts)", restarts=restarts)
+                pass  # a restart, or giving up, is told next
+            case GaveUp(last, restarts):
+                self._log.error(f"script {last}; no restart is left (--max-restarts)", restarts=restarts)
 
     async def _serve_trainer(self, link_socket: socket.socket) -> None:
         node = self._node
@@ -221,6 +236,8 @@ class App:
             self._log.info("stopping", signal=signal.Signals(self._signal).name)
             return 0 if self._signal == signal.SIGTERM else 130
         if node.fatal is not None:
+            if self._trainer_fd is not None:
+                await node.tell_trainer()  # a script of ours is simply stopped
             raise node.fatal
         if ended is not None and not ended.attached:
             if ended.succeeded:
@@ -228,6 +245,8 @@ class App:
                     f"script {ended}: it must call adpsgd_node.join(model, optimizer), which ties it to this node"
                 )
             return _exit_code(ended)
+        if node.given_up:
+            raise PoisonedError(f"{node.given_up}: this node has no model to write")
         if node.phase is Phase.FINISHED:
             await self._linger()
         elif ended is not None and ended.succeeded:
@@ -237,7 +256,7 @@ class App:
     async def _linger(self) -> None:
         """Stay until the others have finished too: they may still need this node to agree with."""
         node, timeout_s = self._node, self._config.target.finish_timeout_s
-        done = await node.watch.until(lambda: node.all_finished() or bool(self._signal), timeout_s)
+        done = await node.watch.until(lambda: node.finish.all_finished() or bool(self._signal), timeout_s)
         if not done:
             self._log.warning("some members have not finished; leaving without them", waited_s=timeout_s)
 
@@ -286,6 +305,14 @@ class App:
         if hasattr(self, "_node"):
             self._node.watch.notify()
 
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Take up what failed in a timer or reader; a complaint without an error is only logged."""
+        error = context.get("exception")
+        if isinstance(error, BaseException) and "handle" in context:
+            self._fault(str(context["handle"]), error)
+        else:
+            loop.default_exception_handler(context)
+
     def _fault(self, name: str, error: BaseException) -> None:
         """A background task that fails is a defect of ours: say so, and end rather than limp."""
         self._log.exception("a background task failed", error, task=name)
@@ -293,6 +320,18 @@ class App:
             self._defect = error
         if hasattr(self, "_node"):
             self._node.watch.notify()
+
+
+def _check_writable(folder: Path) -> None:
+    """Make the output folder now: to find out after hours of training that it cannot be written would be too late."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"output = {folder}: cannot write there ({error.strerror}); choose another folder with --output"
+        ) from None
 
 
 def _exit_code(ended: Exited) -> int:

@@ -11,10 +11,11 @@ import numpy as np
 
 from adpsgd_node.core.membership.member import Phase
 from adpsgd_node.core.membership.packet import Refusal, RefusalReason
-from adpsgd_node.errors import WireError
+from adpsgd_node.errors import StreamBrokenError, WireError
 from adpsgd_node.ids import PROTOCOL_VERSION, NodeId, RunId, SchemaHash
 from adpsgd_node.net.transport import Stream
 from adpsgd_node.plane import Plane
+from adpsgd_node.telemetry.log import EventLog, OncePer
 from adpsgd_node.wire.model import (
     FetchChunk,
     FetchHeader,
@@ -33,6 +34,7 @@ __all__ = ["MAX_FETCHES", "Donor", "Holding"]
 MAX_FETCHES = 2
 """Nodes served at once; a further one is refused and asks another donor."""
 REQUEST_TIMEOUT_S = 10.0
+LOG_AGAIN_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,16 @@ class Donor:
         self._run_id = run_id
         self._holding = holding
         self._fetches = 0
+        self._log = EventLog("donor")
+        self._once = OncePer(LOG_AGAIN_S)
 
     async def offer(self, data: bytes) -> bytes:
         """Say what this node is doing and whether it has a model."""
         request = decode_offer_request(data)
         holding = self._holding()
         refusal = self._refusal(request, holding.plane)
+        if refusal is not None:
+            self._turned_away(request.source, refusal)
         differs = refusal is not None and refusal.reason is RefusalReason.SCHEMA and holding.plane is not None
         response = OfferResponse(
             source=self._identity,
@@ -73,8 +79,11 @@ class Donor:
 
     async def fetch(self, stream: Stream) -> None:
         """Stream the node's view chunk by chunk, each as it is when its turn comes."""
-        async with asyncio.timeout(REQUEST_TIMEOUT_S):
-            message = await stream.receive()
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                message = await stream.receive()
+        except TimeoutError:
+            raise StreamBrokenError(f"no FetchRequest within {REQUEST_TIMEOUT_S:g} s") from None
         request = decode_fetch(message or b"")
         if not isinstance(request, FetchRequest):
             raise WireError(f"a fetch begins with FetchRequest, {type(request).__name__} came")
@@ -92,6 +101,10 @@ class Donor:
             await _send_model(stream, holding.plane)
         finally:
             self._fetches -= 1
+
+    def _turned_away(self, source: NodeId, refusal: Refusal) -> None:
+        if self._once.due((source.name, refusal.reason), asyncio.get_running_loop().time()):
+            self._log.warning("refused a node that asks for the model", node=source, why=refusal)
 
     def _refusal(self, request: OfferRequest | FetchRequest, plane: Plane | None) -> Refusal | None:
         if request.protocol != PROTOCOL_VERSION:

@@ -71,7 +71,7 @@ class Driver(Generic[EventT_contra, EffectT_co]):
                     self._execute(effect)
         finally:
             self._running = False
-        self._arm()
+            self._arm()  # also when an effect failed: the timer must never be lost
 
     def _arm(self) -> None:
         if self._timer is not None:

@@ -27,21 +27,18 @@ from adpsgd_node.core.progress import ProgressEntry
 from adpsgd_node.daemon.exchange_report import ExchangeReport
 from adpsgd_node.daemon.initiate import Initiation
 from adpsgd_node.daemon.merge import Merge, Side
+from adpsgd_node.daemon.pace import IDLE_S, Pace
 from adpsgd_node.daemon.respond import Response, Undo
 from adpsgd_node.daemon.settings import ExchangeConfig
 from adpsgd_node.daemon.settle import Settling
 from adpsgd_node.daemon.task import Tasks
-from adpsgd_node.errors import TransportError, WireError
+from adpsgd_node.errors import StreamBrokenError, TransportError, WireError
 from adpsgd_node.ids import PROTOCOL_VERSION, Address, NodeId, RunId
 from adpsgd_node.net.transport import Stream, StreamMethod, Transport
 from adpsgd_node.plane import Plane
 from adpsgd_node.wire.framing import decode_frame, decode_settle, encode_frame, encode_settled
 
-__all__ = ["IDLE_S", "ExchangeEngine", "Surroundings"]
-
-
-IDLE_S = 5.0
-"""A stream on which nothing comes for so long is broken off, in seconds."""
+__all__ = ["ExchangeEngine", "Surroundings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +87,17 @@ class ExchangeEngine:
 
     def use(self, plane: Plane) -> None:
         """Exchange on this plane from now on; what was applied to an earlier one went with it, as with a reboot."""
+        self.break_off()
         for initiator in self.journal.initiators():
             self.journal.forget(initiator)
             self._around.settled(SettleEnd.ABANDONED)
         self._plane, self._merge = plane, Merge(plane)
+
+    def break_off(self) -> None:
+        """Break all running exchanges: what this node holds must not reach others any more."""
+        for streams in self._streams.values():
+            for stream in list(streams):
+                stream.cancel()
 
     @property
     def unsettled(self) -> int:
@@ -138,7 +142,7 @@ class ExchangeEngine:
     async def _initiate(self, peer: NodeId, address: Address, codec_name: CodecName) -> ExchangeReport:
         assert self._plane is not None
         assert self._merge is not None
-        loop = asyncio.get_running_loop()
+        merge, loop = self._merge, asyncio.get_running_loop()
         started, first_step = loop.time(), self._plane.header.step
         try:
             stream = await self._transport.open(address, StreamMethod.CONVERSE)
@@ -147,7 +151,7 @@ class ExchangeEngine:
             return ExchangeReport(role=Role.INITIATOR, peer=peer, outcome=outcome, cause=str(error))
         open_ = self._open(peer, codec_name)
         initiation = Initiation(
-            stream, open_, self._merge, codec_named(codec_name), window=self._config.window, idle_s=IDLE_S
+            stream, open_, merge, codec_named(codec_name), window=self._config.window, pace=self._pace()
         )
         ended = InitiatorEnded(Outcome.BROKEN, 0, cause="cancelled")
         self._streams.setdefault(peer, set()).add(stream)
@@ -157,7 +161,7 @@ class ExchangeEngine:
             self._drop(peer, stream)
             if ended.outcome is Outcome.BROKEN:
                 self._settling.start(peer, open_.exchange_id, initiation.machine.applied)
-        self._check_poison(initiation)
+        self._check_poison(initiation, merge, open_.chunk_count)
         return ExchangeReport(
             role=Role.INITIATOR,
             peer=peer,
@@ -168,6 +172,7 @@ class ExchangeEngine:
             steps_during=self._plane.header.step - first_step,
             distance=initiation.distance.relative,
             moved=ended.applied > 0,
+            non_finite=initiation.refused_side is not None or initiation.aborted is not None,
             decline=ended.decline,
             cause=ended.cause,
             progress=initiation.progress,
@@ -191,19 +196,24 @@ class ExchangeEngine:
             progress=self._around.progress(),
         )
 
-    def _check_poison(self, initiation: Initiation) -> None:
+    def _check_poison(self, initiation: Initiation, merge: Merge, chunk_count: int) -> None:
         """Look whether it is our own chunk that a peer refused: its word alone is not enough."""
+        if merge is not self._merge:
+            return  # the plane was given up meanwhile
         if initiation.refused_side is Side.OWN:
             self._around.poisoned(initiation.machine.applied)
-        elif initiation.aborted is not None and self._merge is not None:
-            index = min(initiation.aborted.index, initiation.machine.applied)
-            if not np.isfinite(self._merge.view(index)).all():
+        elif initiation.aborted is not None:
+            index = initiation.aborted.index
+            if index < chunk_count and not np.isfinite(merge.view(index)).all():
                 self._around.poisoned(index)
 
     async def converse(self, stream: Stream) -> None:
         """Serve one inbound exchange."""
-        async with asyncio.timeout(IDLE_S):
-            message = await stream.receive()
+        try:
+            async with asyncio.timeout(IDLE_S):
+                message = await stream.receive()
+        except TimeoutError:
+            raise StreamBrokenError(f"no Open within {IDLE_S:g} s") from None
         if message is None:
             return
         frame = decode_frame(message)
@@ -258,7 +268,7 @@ class ExchangeEngine:
         loop = asyncio.get_running_loop()
         started, first_step = loop.time(), self._plane.header.step
         codec: Codec = codec_named(open_.codec)
-        response = Response(stream, open_, self._merge, codec, self.journal, idle_s=IDLE_S)
+        response = Response(stream, open_, self._merge, codec, self.journal, pace=self._pace())
         self.journal.open(response.key)
         self.inbound += 1
         self._streams.setdefault(open_.initiator, set()).add(stream)
@@ -282,12 +292,17 @@ class ExchangeEngine:
                     steps_during=self._plane.header.step - first_step,
                     distance=response.distance.relative,
                     moved=response.machine.merged > 0,
+                    non_finite=response.refused_side is not None,
                     cause=cause,
                     progress=open_.progress,
                 )
             )
         if cause:
             stream.cancel()
+
+    def _pace(self) -> Pace:
+        assert self._plane is not None
+        return Pace(4 * self._plane.layout.elements)
 
     def _drop(self, peer: NodeId, stream: Stream) -> None:
         streams = self._streams[peer]

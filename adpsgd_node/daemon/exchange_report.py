@@ -46,6 +46,8 @@ class ExchangeReport:
     """Relative, over the chunks that were averaged."""
     moved: bool = False
     """At least one chunk was averaged."""
+    non_finite: bool = False
+    """A chunk was refused, on either side, because it was not finite."""
     decline: Decline | None = None
     cause: str = ""
     progress: tuple[ProgressEntry, ...] = ()

@@ -19,7 +19,7 @@ from adpsgd_node.core.algorithms.ad_psgd import (
 from adpsgd_node.core.exchange.frame import CodecName
 from adpsgd_node.core.exchange.outcome import Outcome
 from adpsgd_node.core.membership.member import Member, Phase
-from adpsgd_node.core.topology import Topology, diameter
+from adpsgd_node.core.topology import Topology, diameter_bound
 from adpsgd_node.daemon.driver import Driver
 from adpsgd_node.daemon.exchange_io import ExchangeEngine
 from adpsgd_node.daemon.exchange_report import ExchangeReport
@@ -72,12 +72,12 @@ class Gossip:
 
     def members_changed(self) -> None:
         """Lay the topology anew over the members that hold the model."""
-        names = tuple(member.name for member in self._live() if member.phase in HOLDING)
+        names = self._topology.placed([member.name for member in self._live() if member.phase in HOLDING])
+        own = self._identity.name
         if names != self._names:
             self._names = names
-            self._diameter = diameter(self._topology, names)
-        own = self._identity.name
-        self.neighbors = self._topology.neighbors(names, own) if own in names else ()
+            self.neighbors = self._topology.neighbors(names, own) if own in names else ()
+            self._diameter = diameter_bound(self._topology, names, own) if self.neighbors else 0
         self._policy.post(NeighborsChanged(self.neighbors))
 
     def act(self, activity: Activity) -> None:

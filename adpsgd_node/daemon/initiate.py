@@ -21,6 +21,7 @@ from adpsgd_node.core.exchange.initiator import (
 from adpsgd_node.core.progress import ProgressEntry
 from adpsgd_node.daemon.exchange_report import Distance
 from adpsgd_node.daemon.merge import Merge, NonFinite, Side
+from adpsgd_node.daemon.pace import Pace
 from adpsgd_node.errors import StreamBrokenError, TransportError, WireError
 from adpsgd_node.net.transport import Stream
 from adpsgd_node.wire.framing import decode_frame, encode_chunk, encode_frame
@@ -31,7 +32,7 @@ __all__ = ["Initiation"]
 class Initiation:
     """One outbound exchange over an open stream. `run` returns how it ended; the counters stay readable after it."""
 
-    def __init__(self, stream: Stream, open_: Open, merge: Merge, codec: Codec, *, window: int, idle_s: float) -> None:
+    def __init__(self, stream: Stream, open_: Open, merge: Merge, codec: Codec, *, window: int, pace: Pace) -> None:
         self.machine = Initiator(open_.chunk_count, window)
         self.distance = Distance()
         self.bytes_sent = 0
@@ -43,13 +44,13 @@ class Initiation:
         self._open = open_
         self._merge = merge
         self._codec = codec
-        self._idle_s = idle_s
+        self._pace = pace
         self._sent: dict[int, memoryview] = {}  # at most `window` snapshots of what crossed the wire
         self._outbox: asyncio.Queue[SendChunk | SendClose] = asyncio.Queue(maxsize=window + 1)
         self._result: InitiatorEnded | None = None
 
     async def run(self) -> InitiatorEnded:
-        """Exchange until the stream ends or breaks; no message for `idle_s` breaks it."""
+        """Exchange until the stream ends or breaks; falling behind the pace breaks it."""
         sender = asyncio.create_task(self._send_all(), name=f"exchange {self._open.exchange_id} sender")
         try:
             return await self._receive_all(sender)
@@ -62,7 +63,7 @@ class Initiation:
     async def _receive_all(self, sender: asyncio.Task[None]) -> InitiatorEnded:
         while self._result is None:
             try:
-                async with asyncio.timeout(self._idle_s):
+                async with asyncio.timeout_at(self._pace.next_deadline()):
                     message = await self._stream.receive()
                 if message is None:
                     self._do(self.machine.handle(StreamEnded()))
@@ -70,7 +71,7 @@ class Initiation:
                 self.bytes_received += len(message)
                 self._take(decode_frame(message))
             except TimeoutError:
-                self._broke(f"no message for {self._idle_s:g} s")
+                self._broke(self._pace.complaint())
             except (TransportError, WireError) as error:
                 self._broke(str(error))
             if sender.done() and not sender.cancelled() and (failure := sender.exception()) is not None:
@@ -96,7 +97,11 @@ class Initiation:
                     self._outbox.put_nowait(effect)
 
     def _apply(self, index: int, frame: Chunk) -> None:
-        merged = self._merge.apply(self._codec, index, memoryview(frame.data), self._sent.pop(index))
+        mine = self._sent.pop(index, None)
+        if mine is None:
+            self._broke(f"chunk {index} was answered before it was sent")
+            return
+        merged = self._merge.apply(self._codec, index, memoryview(frame.data), mine)
         if isinstance(merged, NonFinite):
             self.refused_side = merged.side
             self._do(self.machine.handle(ChunkRefused(index)))

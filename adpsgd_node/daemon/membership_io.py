@@ -21,7 +21,7 @@ from adpsgd_node.core.membership.effect import (
 )
 from adpsgd_node.core.membership.event import Event, JoinAnswered, JoinFailed, PacketReceived
 from adpsgd_node.core.membership.member import Member, MemberState
-from adpsgd_node.core.membership.packet import RefusalReason
+from adpsgd_node.core.membership.packet import Refusal, RefusalReason
 from adpsgd_node.core.membership.swim import Swim
 from adpsgd_node.daemon.driver import Driver
 from adpsgd_node.daemon.task import Tasks
@@ -65,7 +65,6 @@ class MembershipHooks:
     progressed: Callable[[], None]
     """The run's counters may have grown."""
     rejected: Callable[[RefusalReason], None]
-    malformed: Callable[[], None]
     fatal: Callable[[AdpsgdError], None]
     """This node cannot be part of the run."""
 
@@ -115,12 +114,7 @@ class MembershipIo:
 
     async def deliver(self, data: bytes) -> bytes:
         """Take one packet from a peer."""
-        try:
-            packet = decode_packet(data)
-        except WireError:
-            self._hooks.malformed()
-            raise
-        self._driver.post(PacketReceived(packet))
+        self._driver.post(PacketReceived(decode_packet(data)))
         self._hooks.progressed()
         return b""
 
@@ -130,10 +124,14 @@ class MembershipIo:
         response, effects = self.swim.answer_join(request, self._now())
         self._driver.carry_out(effects)
         self._hooks.progressed()
-        if response.refusal is not None and self._once.due((request.source.name, response.refusal.reason), self._now()):
-            self._hooks.rejected(response.refusal.reason)
-            self._log.warning("refused a node that wants to join", node=request.source, why=response.refusal)
+        if response.refusal is not None and self.swim.self_member.live:  # one that is leaving refuses everybody
+            self._turned_away(request.source, response.refusal)
         return encode_join_response(response)
+
+    def _turned_away(self, source: Member, refusal: Refusal) -> None:
+        self._hooks.rejected(refusal.reason)
+        if self._once.due((source.name, refusal.reason), self._now()):
+            self._log.warning("refused a node that wants to join", node=source, why=refusal)
 
     def _execute(self, effect: Effect) -> None:
         match effect:
@@ -209,7 +207,7 @@ class MembershipIo:
             response = decode_join_response(answer)
         except (TransportError, WireError) as error:
             # gRPC nests its reasons; the innermost is what a person needs: "Connection refused".
-            reason = str(error).rpartition(": ")[2] if isinstance(error, UnreachableError) else str(error)
+            reason = str(error).rpartition(": ")[2].rstrip("]") if isinstance(error, UnreachableError) else str(error)
             self._driver.post(JoinFailed(seed, reason))
             return
         self._driver.post(JoinAnswered(seed, response))

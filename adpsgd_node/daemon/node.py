@@ -12,9 +12,7 @@ import os
 import random
 
 from adpsgd_node.core.algorithms.ad_psgd import Activity
-from adpsgd_node.core.exchange.arbiter import HANDSHAKE_REASONS
-from adpsgd_node.core.exchange.frame import Decline, DeclineReason
-from adpsgd_node.core.exchange.outcome import Outcome, Role, SettleEnd
+from adpsgd_node.core.exchange.outcome import SettleEnd
 from adpsgd_node.core.membership.config import membership_preset
 from adpsgd_node.core.membership.event import Advanced, Leave, PhaseChanged
 from adpsgd_node.core.membership.member import Member, Phase
@@ -23,10 +21,12 @@ from adpsgd_node.core.membership.roster import Identity
 from adpsgd_node.core.membership.swim import Swim
 from adpsgd_node.core.progress import ProgressEntry
 from adpsgd_node.core.topology import topology_named
+from adpsgd_node.daemon.account import Account
 from adpsgd_node.daemon.adopt import Adopter
 from adpsgd_node.daemon.donor import Donor, Holding
 from adpsgd_node.daemon.exchange_io import ExchangeEngine, Surroundings
 from adpsgd_node.daemon.exchange_report import ExchangeReport
+from adpsgd_node.daemon.finish import Finish, poisoned
 from adpsgd_node.daemon.gossip import HOLDING, SETTLED_PHASES, Gossip
 from adpsgd_node.daemon.membership_io import MembershipHooks, MembershipIo
 from adpsgd_node.daemon.settings import NodeConfig, TopologyName
@@ -39,14 +39,14 @@ from adpsgd_node.ids import PROTOCOL_VERSION, Address, NodeId, RunId
 from adpsgd_node.net.transport import ConverseHandler, Method, StreamMethod, Transport, UnaryHandler
 from adpsgd_node.plane import Plane
 from adpsgd_node.plane.header import Command
-from adpsgd_node.telemetry.log import EventLog, OncePer
+from adpsgd_node.telemetry.log import EventLog
 from adpsgd_node.telemetry.metrics import Metrics, PacketFault
 from adpsgd_node.wire.limits import MAX_PROGRESS_ENTRIES
-from adpsgd_node.wire.trainer import Agreed, Attach, Attached, Go
+from adpsgd_node.wire.trainer import Attach, Attached, Go
 
 __all__ = ["Node"]
 
-LOG_AGAIN_S = 300.0
+MEND = "lower the learning rate or mend the data, and start this node again"
 
 
 class Node:
@@ -67,19 +67,17 @@ class Node:
         self.phase = Phase.JOINING
         self.watch = Watch()
         self.fatal: AdpsgdError | None = None
-        self.consensus_distance = float("nan")
-        self.exchanges = {Role.INITIATOR: 0, Role.RESPONDER: 0}
         self.link: TrainerLink | None = None
-        self.model_path = ""
-        self.agreed: Agreed | None = None
+        """The trainer's, from its start to its end."""
         self._metrics = metrics
         self._tasks = tasks
         self._log = EventLog("node")
-        self._once = OncePer(LOG_AGAIN_S)
-        self._stopped_since: float | None = None
-        self._step_of_last_exchange = 0
+        self.given_up = ""
+        """Why this node gave its model up, until it holds one again; empty when all is well."""
+        self._finishing: asyncio.Task[None] | None = None
         self._rng = random.Random(f"{config.seed}/{identity.name}")
         self.training = Training(config.target, config.exchange.chunk_bytes)
+        self.account = Account(metrics, self.training)
         swim = Swim(
             Identity(id=identity, address=address, run_id=self.run_id, protocol=PROTOCOL_VERSION),
             membership_preset(config.network.membership.name.lower()),
@@ -91,7 +89,6 @@ class Node:
             joined=self._joined,
             progressed=self.refresh,
             rejected=lambda reason: metrics.packet_rejected(_FAULTS.get(reason, PacketFault.IDENTITY)),
-            malformed=lambda: metrics.packet_rejected(PacketFault.MALFORMED),
             fatal=self.fail,
         )
         self.membership = MembershipIo(swim, transport, tasks, hooks, config.network.join_timeout_s)
@@ -110,6 +107,7 @@ class Node:
         self.gossip = Gossip(
             identity, config.exchange, topology, config.target.tolerance, self.engine, tasks, swim.live, self._rng
         )
+        self.finish = Finish(swim, self.gossip, config.target, self.watch, lambda: self.training.poison)
         self._adopter = Adopter(identity, self.run_id, transport, self.membership.peers, self._rng)
         self._donor = Donor(identity, self.run_id, self._holding)
 
@@ -141,9 +139,12 @@ class Node:
         """Note why this node cannot go on; the app ends it."""
         if self.fatal is None:
             self.fatal = error
-            if self.link is not None:
-                self._tasks.start("tell the trainer", self.link.failed(error))
         self.watch.notify()
+
+    async def tell_trainer(self) -> None:
+        """Tell a trainer that nobody else ends why this node does."""
+        if self.fatal is not None and self.link is not None:
+            await self.link.failed(self.fatal)
 
     # Phases
 
@@ -186,10 +187,10 @@ class Node:
             output=str(self.config.folder.absolute()),
         )
 
-    async def _prepare(self) -> Go:
+    async def _prepare(self) -> Go | None:
         await self.watch.until(lambda: self.phase is not Phase.JOINING or self.fatal is not None)
         if self.fatal is not None:
-            raise self.fatal
+            return None
         plane = self.training.plane
         assert plane is not None
         if self.training.has_model:
@@ -201,12 +202,15 @@ class Node:
             donor = await self._adopter.adopt_or_found(plane)
         except AdpsgdError as error:
             self.fail(error)
-            raise
+            return None
+        if donor is None and self.given_up:  # to begin anew in the middle of a run would pass for its result
+            self.fail(PoisonedError(f"{self.given_up}, and no live peer has a model to go on from: {MEND}"))
+            return None
         if donor is None:
             self._log.info("starts with its own initial parameters")
         else:
             self._log.info("adopted the parameters of a peer", donor=donor)
-        self.training.has_model = True
+        self.training.has_model, self.given_up = True, ""
         self._enter(Phase.TRAINING)
         self.refresh()
         return Go(adopted=donor is not None, donor=donor.name if donor else "")
@@ -241,76 +245,37 @@ class Node:
 
     def _settle(self) -> None:
         self._stepped()
-        if self.training.poison and not self.training.recovered(float("inf")):
-            error = PoisonedError(f"{self.training.poison}: this node has stopped exchanging and has no model to write")
-            if self.link is not None:
-                self._tasks.start("tell the trainer", self.link.failed(error))
+        link = self.link
+        assert link is not None, "only an attached trainer can settle"
+        if not self.training.finite():
+            self._poison("its parameters are not finite")
+        if self.training.poison:
+            self._tasks.start("tell the trainer", link.failed(poisoned(self.training.poison)))
             return
         self._log.info("has stopped stepping; settling", step=self.training.progress()[0])
         self._enter(Phase.SETTLING)
-        self._tasks.start("finish", self._finish())
-
-    async def _finish(self) -> None:
-        """Wait until the run's models agree, and tell the trainer."""
-        settled = await self._all_stop()
-        agreed = settled and await self.watch.until(self._all_agreed, self.config.target.finish_timeout_s)
-        bound = self.gossip.consensus_bound()
-        if not agreed:
-            self._log.warning(
-                "the models do not agree within the tolerance yet; writing this node's as it is",
-                waited_s=self.config.target.finish_timeout_s,
-                consensus_distance=bound,
-                tolerance=self.config.target.tolerance,
-            )
-        totals = self.membership.swim.progress.totals()
-        members = sum(member.phase in HOLDING for member in self.membership.swim.live())
-        self.agreed = Agreed(
-            consensus_distance=bound, steps_total=totals.steps, samples_total=totals.samples, members=members
-        )
-        if self.link is not None:
-            await self.link.agreed(self.agreed)
-
-    async def _all_stop(self) -> bool:
-        """Wait until nobody steps any more, for as long as the run makes progress; False when it hangs."""
-        progress = self.membership.swim.progress
-        while True:
-            before = progress.totals()
-            if await self.watch.until(self.gossip.all_settled, self.config.target.finish_timeout_s):
-                return True
-            if progress.totals() == before:
-                return False
+        self._finishing = self._tasks.start("finish", self.finish.conclude(link))
 
     def _judge(self) -> None:
         """See whether this node's neighbors are close, while it does not step."""
-        if self.phase not in SETTLED_PHASES:
-            return
-        if self.all_finished():
+        if self.phase in SETTLED_PHASES and self.finish.all_finished():
             self.gossip.act(Activity.STOPPED)  # nobody needs this node to agree with any more
-            return
-        far = self.gossip.judge()
-        settled = self.gossip.all_settled()
-        if self.phase is Phase.SETTLING and settled and not far:
-            self._enter(Phase.AGREED)
-        elif self.phase is Phase.AGREED and (far or not settled):
-            self._enter(Phase.SETTLING)
-
-    def _all_agreed(self) -> bool:
-        agreed = (Phase.AGREED, Phase.FINISHED)
-        return all(m.phase in agreed for m in self.membership.swim.live() if m.phase in HOLDING)
-
-    def all_finished(self) -> bool:
-        """Tell whether every live member that held the model has written it."""
-        return all(m.phase is Phase.FINISHED for m in self.membership.swim.live() if m.phase in HOLDING)
+        elif self.phase in SETTLED_PHASES:
+            self._enter(self.finish.judge(self.phase))
 
     def _saved(self, path: str) -> None:
-        self.model_path = path
         self._log.info("wrote the model", path=path)
         self._enter(Phase.FINISHED)
 
-    def _trainer_lost(self) -> None:
-        self.link = None
+    def _trainer_lost(self, link: TrainerLink) -> None:
+        if self._finishing is not None:
+            self._finishing.cancel()  # its answer was for this trainer alone
+            self._finishing = None
+        if link is self.link:
+            self.link = None
         self._metrics.trainer_exited()
         if self.training.poison:
+            self.given_up = self.training.poison
             self.training.discard()
             self._enter(Phase.IDLE)
         elif self.phase is Phase.TRAINING:
@@ -322,12 +287,20 @@ class Node:
     def _poison(self, why: str) -> None:
         self.training.poisoned(why)
         if self.phase in HOLDING:
+            timeout_s = self.config.trainer.poison_timeout_s
             self._log.error(
-                "this node stops exchanging; the others go on without it. Lower the learning rate or mend its data, "
-                "then restart the script: it adopts a peer's model",
+                "this node stops exchanging, the others go on without it; a restarted script adopts a peer's model",
                 why=self.training.poison,
+                poison_timeout_s=timeout_s,
             )
             self._enter(Phase.POISONED)
+            self.engine.break_off()
+            if timeout_s:
+                self._tasks.start("poison timeout", self._end_unless_mended(timeout_s))
+
+    async def _end_unless_mended(self, timeout_s: float) -> None:
+        if not await self.watch.until(lambda: self.phase is not Phase.POISONED, timeout_s):
+            self.fail(PoisonedError(f"{self.training.poison}, and has not been again for {timeout_s:g} s: {MEND}"))
 
     # What others tell
 
@@ -351,41 +324,11 @@ class Node:
 
     def _reported(self, report: ExchangeReport) -> None:
         if report.progress:
-            self.membership.swim.progress.merge(report.progress)
+            self.membership.swim.progress.hear(report.progress)
             self.refresh()
-        self._metrics.exchange_ended(
-            role=report.role,
-            outcome=report.outcome,
-            seconds=report.seconds,
-            sent_bytes=report.bytes_sent,
-            received_bytes=report.bytes_received,
-            steps_during=report.steps_during,
-        )
-        if report.decline is not None:
-            self._declined(report, report.decline)
-        if report.outcome is Outcome.BROKEN:
-            self._log.info("an exchange broke and is being settled", peer=report.peer, cause=report.cause)
-        if report.moved:
-            self._moved(report)
+        self.account.note(report, asyncio.get_running_loop().time())
         self.gossip.note(report)
         self._judge()
-
-    def _moved(self, report: ExchangeReport) -> None:
-        self.exchanges[report.role] += 1
-        self._step_of_last_exchange = self.training.progress()[0]
-        if report.outcome is Outcome.COMPLETE:
-            self.consensus_distance = report.distance
-            self._metrics.consensus_measured(report.distance)
-        if self.training.plane is not None:
-            self.training.plane.header.exchanges = sum(self.exchanges.values())
-
-    def _declined(self, report: ExchangeReport, decline: Decline) -> None:
-        self._metrics.declined(report.role, decline.reason)
-        loop_time = asyncio.get_running_loop().time()
-        if decline.reason in HANDSHAKE_REASONS and self._once.due((report.peer.name, decline.reason), loop_time):
-            who = "declined" if report.role is Role.RESPONDER else "was declined by"
-            reason = DeclineReason(decline.reason).name.lower()
-            self._log.warning(f"{who} {report.peer.name}", reason=reason, detail=decline.detail)
 
     def _settled(self, end: SettleEnd) -> None:
         self._metrics.settled(end)
@@ -394,9 +337,6 @@ class Node:
     def _holding(self) -> Holding:
         has_model = self.training.has_model and not self.training.poison
         return Holding(self.phase, self.training.plane, has_model)
-
-    def steps_since_exchange(self) -> int:
-        return max(0, self.training.progress()[0] - self._step_of_last_exchange)
 
     def leave(self) -> None:
         """Tell the members that this node ends on purpose."""

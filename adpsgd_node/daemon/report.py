@@ -47,9 +47,9 @@ class Report:
             samples_per_s=node.training.samples_per_s if node.phase is Phase.TRAINING else 0.0,
             loss=header.loss if header else float("nan"),
             accuracy=header.accuracy if header else float("nan"),
-            exchanges_initiated=node.exchanges[Role.INITIATOR],
-            exchanges_responded=node.exchanges[Role.RESPONDER],
-            consensus_distance=node.consensus_distance,
+            exchanges_initiated=node.account.exchanges[Role.INITIATOR],
+            exchanges_responded=node.account.exchanges[Role.RESPONDER],
+            consensus_distance=node.account.consensus_distance,
             steps_total=totals.steps,
             samples_total=totals.samples,
             samples_target=node.training.target_samples,
@@ -107,7 +107,7 @@ class Report:
         self._metrics.plane_observed(
             unfolded_chunks=plane.unfolded_count() if plane else 0,
             unsettled_exchanges=node.engine.unsettled,
-            steps_since_exchange=node.steps_since_exchange(),
+            steps_since_exchange=node.account.steps_since_exchange(),
         )
         members = swim.members()
         self._metrics.members_counted(

@@ -28,6 +28,7 @@ from adpsgd_node.core.exchange.responder import (
 )
 from adpsgd_node.daemon.exchange_report import Distance
 from adpsgd_node.daemon.merge import Merge, NonFinite, Side
+from adpsgd_node.daemon.pace import Pace
 from adpsgd_node.errors import TransportError, WireError
 from adpsgd_node.net.transport import Stream
 from adpsgd_node.wire.framing import decode_frame, encode_chunk, encode_frame
@@ -49,7 +50,7 @@ class Response:
     """One inbound exchange whose `Open` was accepted and whose journal entry is open."""
 
     def __init__(
-        self, stream: Stream, open_: Open, merge: Merge, codec: Codec, journal: Journal[Undo], *, idle_s: float
+        self, stream: Stream, open_: Open, merge: Merge, codec: Codec, journal: Journal[Undo], *, pace: Pace
     ) -> None:
         self.machine = Responder(open_.chunk_count, MAX_WINDOW)
         self.distance = Distance()
@@ -61,7 +62,7 @@ class Response:
         self._merge = merge
         self._codec = codec
         self._journal = journal
-        self._idle_s = idle_s
+        self._pace = pace
         self._snapshots: dict[int, bytes] = {}
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue(maxsize=MAX_WINDOW + 1)
         self._result: ResponderEnded | None = None
@@ -84,7 +85,7 @@ class Response:
     async def _receive_all(self, sender: asyncio.Task[None]) -> ResponderEnded:
         while self._result is None:
             try:
-                async with asyncio.timeout(self._idle_s):
+                async with asyncio.timeout_at(self._pace.next_deadline()):
                     message = await self._stream.receive()
                 if not self._journal.is_open(self.key):
                     self._broke("settled while it ran")  # its own Settle overtook it: nothing more is applied
@@ -95,7 +96,7 @@ class Response:
                     frame = decode_frame(message)
                     self._do(self.machine.handle(frame), frame)
             except TimeoutError:
-                self._broke(f"no message for {self._idle_s:g} s")
+                self._broke(self._pace.complaint())
             except (TransportError, WireError) as error:
                 self._broke(str(error))
             if sender.done() and not sender.cancelled() and (failure := sender.exception()) is not None:

@@ -190,9 +190,12 @@ class TrainerConfig:
 
     max_restarts: int = 3
     """Times the script is started again after it died, 0 to 1000."""
+    poison_timeout_s: float = 300.0
+    """Seconds until a node ends whose loss or parameters stay non-finite; 0: never."""
 
     def __post_init__(self) -> None:
         _check_range("max_restarts", self.max_restarts, 0, MAX_RESTARTS)
+        _check_range("poison_timeout_s", self.poison_timeout_s, 0, MAX_WAIT_S)
 
 
 def default_name() -> str:

@@ -23,6 +23,8 @@ __all__ = ["Settling"]
 CALL_TIMEOUT_S = 3.0
 FIRST_RETRY_S = 0.1
 LARGEST_RETRY_S = 5.0
+DEAD_LIMIT_S = 3600.0
+"""A peer that has been dead for so long is not waited for any more: membership forgets it about then."""
 DEAD_RETRY_S = 1.0
 """How often to look whether a dead peer has come back."""
 
@@ -79,12 +81,16 @@ class Settling:
         )
 
     async def _settle(self, settle: Settle) -> None:
-        peer, pause_s = settle.responder, FIRST_RETRY_S
+        peer, pause_s, loop = settle.responder, FIRST_RETRY_S, asyncio.get_running_loop()
+        last_seen = loop.time()
         while peer in self.peers:
             address = self._address_of(peer)
             if address is None:
+                if loop.time() - last_seen > DEAD_LIMIT_S:
+                    self.forget(peer)
                 await asyncio.sleep(DEAD_RETRY_S)
                 continue
+            last_seen = loop.time()
             try:
                 answer = await self._transport.call(
                     address, Method.SETTLE, encode_settle(settle), timeout_s=CALL_TIMEOUT_S

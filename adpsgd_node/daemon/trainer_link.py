@@ -17,7 +17,6 @@ from adpsgd_node.plane import Plane
 from adpsgd_node.telemetry.log import EventLog
 from adpsgd_node.wire.trainer import (
     LENGTH_BYTES,
-    Agreed,
     Attach,
     Attached,
     Failed,
@@ -33,6 +32,9 @@ from adpsgd_node.wire.trainer import (
 
 __all__ = ["LinkHost", "TrainerLink"]
 
+LAST_WORDS_S = 0.5
+"""How long to read on after the trainer's end: a process that it forked may keep the stream open for ever."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkHost:
@@ -40,14 +42,17 @@ class LinkHost:
 
     attach: Callable[[Attach], tuple[Plane, Attached]]
     """Make or reuse the plane."""
-    prepare: Callable[[], Awaitable[Go]]
-    """Bring the run's parameters into `live`; the trainer waits for it, once, before its first step."""
+    prepare: Callable[[], Awaitable[Go | None]]
+    """Bring the run's parameters into `live`; the trainer waits for it, once, before its first step.
+
+    None: the node cannot go on, has said why, and ends.
+    """
     stepped: Callable[[], None]
     """One or more steps have been published in the header."""
     settle: Callable[[], None]
     """The trainer has stopped stepping."""
     saved: Callable[[str], None]
-    lost: Callable[[], None]
+    lost: Callable[[TrainerLink], None]
     """The trainer is gone."""
 
 
@@ -73,6 +78,8 @@ class TrainerLink:
         gone = asyncio.create_task(self._gone.wait(), name="trainer exit")
         try:
             await asyncio.wait({reader, gone}, return_when=asyncio.FIRST_COMPLETED)
+            # What it said last, such as Saved, may still be unread when the news of its end comes.
+            await asyncio.wait({reader}, timeout=LAST_WORDS_S)
             if reader.done():
                 reader.result()  # surfaces what was not meant to happen
         finally:
@@ -94,7 +101,7 @@ class TrainerLink:
         self._link.close()
         if self.pid:
             self._host.stepped()  # what it published last still counts
-            self._host.lost()
+            self._host.lost(self)
 
     async def send(self, frame: TrainerFrame) -> None:
         """Send one frame; a trainer that is gone is not an error here."""
@@ -102,10 +109,6 @@ class TrainerLink:
             await asyncio.get_running_loop().sock_sendall(self._link, pack(frame))
         except OSError as error:
             self._log.debug("could not reach the trainer", frame=type(frame).__name__, cause=error)
-
-    async def agreed(self, frame: Agreed) -> None:
-        """Tell a trainer that waits in `finish` that the models agree."""
-        await self.send(frame)
 
     async def failed(self, error: AdpsgdError) -> None:
         """Tell the trainer why it cannot go on."""
@@ -118,7 +121,7 @@ class TrainerLink:
                 if isinstance(frame, Saved):
                     return  # nothing more comes, though the script may go on for as long as it likes
         except AdpsgdError as error:
-            self._log.error("the trainer cannot take part", cause=error)
+            self._log.debug("the trainer cannot take part", cause=error)  # the script raises it, for all to see
             await self.failed(error)
         if self.pid:
             await self._gone.wait()
@@ -128,7 +131,9 @@ class TrainerLink:
             case Attach() if not self.pid:
                 await self._attach(frame)
             case Ready():
-                await self.send(await self._host.prepare())
+                go = await self._host.prepare()
+                if go is not None:
+                    await self.send(go)
             case Settle():
                 self._host.settle()
             case Saved(path):

@@ -18,7 +18,9 @@ __all__ = ["News", "Training"]
 
 RATE_HALF_LIFE_S = 3.0
 RECOVERY_CHECK_S = 1.0
-"""A poisoned node looks this often whether its parameters and its loss are finite again."""
+"""Pause after a look at a poisoned node's parameters or loss found them not finite."""
+CHUNKS_PER_CHECK = 16
+"""Chunks looked at after one step, to see whether a poisoned node's parameters are finite again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class Training:
         self._base = (0, 0)
         self._frozen: tuple[int, int] | None = None
         self._rate_at = 0.0
-        self._checked_at = 0.0
+        self._check_after = 0.0
+        self._checked = 0  # chunks found finite since the last one that was not
 
     def attach(self, tensors: tuple[TensorSpec, ...], dataset_size: int) -> tuple[Plane, bool]:
         """Give the plane for a trainer's model, and whether it holds what an earlier trainer left.
@@ -111,21 +114,27 @@ class Training:
 
     def recovered(self, now: float) -> bool:
         """Tell (and note) whether a poisoned node's loss and parameters are finite again."""
-        if not self.poison or self.plane is None or now - self._checked_at < RECOVERY_CHECK_S:
+        plane = self.plane
+        if not self.poison or plane is None or now < self._check_after:
             return False
-        self._checked_at = now
-        if self.plane.header.non_finite or not self.finite():
+        chunks = range(self._checked, min(self._checked + CHUNKS_PER_CHECK, len(plane.layout.chunks)))
+        if plane.header.non_finite or not self._finite(plane, chunks):
+            self._checked, self._check_after = 0, now + RECOVERY_CHECK_S
             return False
-        self.poison, self._frozen = "", None
+        self._checked = chunks.stop
+        if self._checked < len(plane.layout.chunks):
+            return False  # the rest at the next steps: the loop has more to do than this
+        self._checked, self.poison, self._frozen = 0, "", None
         return True
 
     def finite(self) -> bool:
         """Look through the whole view for values that are not finite."""
-        plane = self.plane
-        if plane is None:
-            return True
+        return self.plane is None or self._finite(self.plane, range(len(self.plane.layout.chunks)))
+
+    @staticmethod
+    def _finite(plane: Plane, chunks: range) -> bool:
         scratch = np.empty(max(stop - start for start, stop in plane.layout.chunks), np.float32)
-        return all(np.isfinite(plane.read_view(c, scratch)).all() for c in range(len(plane.layout.chunks)))
+        return all(np.isfinite(plane.read_view(chunk, scratch)).all() for chunk in chunks)
 
     def command(self, command: Command) -> None:
         """Tell the trainer to go on or to stop; it looks at each step."""

@@ -22,6 +22,9 @@ __all__ = ["ANSWER_LIMIT_S", "Attachment", "DaemonChild", "attach", "connect"]
 ANSWER_LIMIT_S = 60.0
 """Longest wait for a daemon to answer `Attach`: it only has to make the plane."""
 
+EXIT_LIMIT_S = 2.0
+"""Longest wait for the exit code of a child daemon that closed its socket."""
+
 STOP_LIMIT_S = 10.0
 """Longest wait for a child daemon to end after SIGTERM."""
 
@@ -51,9 +54,11 @@ class DaemonChild:
         return cls(process), ours
 
     def diagnose(self) -> str:
-        """Say how it ended; empty while it runs."""
-        code = self._process.poll()
-        return "" if code is None else f"it ended with exit code {code}"
+        """Say how it ended; empty while it runs. Asked only when it seems lost: its socket closes before it exits."""
+        try:
+            return f"it ended with exit code {self._process.wait(EXIT_LIMIT_S)}"
+        except subprocess.TimeoutExpired:
+            return ""
 
     def stop(self) -> None:
         """End it: SIGTERM, and SIGKILL when that does not help."""

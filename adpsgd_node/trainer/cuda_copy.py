@@ -70,6 +70,7 @@ class CudaCopyEngine(CopyEngine):
         with torch.cuda.device(self._device):
             code = int(_runtime().cudaHostRegister(self._memory.ctypes.data, self._memory.nbytes, 0))
         if code != 0:
+            self._clear_error()
             _log.warning(
                 "CUDA could not page-lock the plane of %d bytes (error %d): steps may wait for copies; "
                 "raise the memory that this process may lock",
@@ -77,6 +78,13 @@ class CudaCopyEngine(CopyEngine):
                 code,
             )
         return code == 0
+
+    def _clear_error(self) -> None:
+        """Take up the error that a failed call leaves behind, or the next kernel's launch would be blamed for it."""
+        try:
+            torch.zeros(1, device=self._device).add_(1)
+        except RuntimeError as error:
+            _log.debug("cleared: %s", error)
 
 
 def _runtime() -> Any:

@@ -35,8 +35,8 @@ class SharedReplica(Replica):
         self._inspect()
 
     def flush(self) -> None:
-        self._inspect(everything=True)
         self._put_back_buffers()
+        self._inspect(everything=True)
 
     def settle(self) -> None:
         self._fold.fold(force=True)

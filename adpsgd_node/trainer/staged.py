@@ -80,8 +80,8 @@ class StagedReplica(Replica):
         self._staging.fetch()
 
     def flush(self) -> None:
-        self._inspect(everything=True)
         self._put_back_buffers()
+        self._inspect(everything=True)
         self._absorb()
         self._staging.flush()
 

@@ -101,6 +101,8 @@ class Staging:
         self._finish_publish()
         if self._publishing is not None:
             return
+        if self._fetching is not None and self._fetching.ticket.done():
+            return  # the next step applies it, which no publishing may overlap: publishing on and on would starve it
         copies = [*self._live_copies(), *(self._folded_copy(one) for one in self._applied)]
         self._publishing = _Batch(self._engine.to_host(copies), self._applied)
         self._applied = ()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from adpsgd_node.core.progress import ProgressEntry
-from adpsgd_node.errors import WireError
+from adpsgd_node.errors import OversizeError, WireError
 from adpsgd_node.ids import NodeId, RunId, SchemaHash, valid_name
 from adpsgd_node.wire import limits
 from adpsgd_node.wire.v1 import membership_pb2
@@ -48,7 +48,7 @@ def schema_hash(data: bytes) -> SchemaHash:
 
 def at_most(value: int, limit: int, field: str) -> int:
     if value > limit:
-        raise WireError(f"{field}: {value} exceeds the limit of {limit}")
+        raise OversizeError(f"{field}: {value} exceeds the limit of {limit}")
     return value
 
 

@@ -28,12 +28,13 @@ from adpsgd_node.wire import limits
 __all__ = ["chunks", "frames", "settleds", "settles"]
 
 counts = st.integers(0, 2**64 - 1)
+totals = st.integers(0, limits.MAX_COUNT)
 words = st.integers(0, 2**32 - 1)
 chunk_counts = st.integers(0, limits.MAX_CHUNK_COUNT)
 chunk_indices = st.integers(0, limits.MAX_CHUNK_COUNT - 1)
 names = st.text(string.ascii_letters + string.digits, min_size=1, max_size=MAX_NAME_LENGTH)
 nodes = st.builds(NodeId, names, counts)
-progress = st.lists(st.builds(ProgressEntry, nodes, counts, counts), max_size=limits.MAX_PROGRESS_ENTRIES).map(tuple)
+progress = st.lists(st.builds(ProgressEntry, nodes, totals, totals), max_size=limits.MAX_PROGRESS_ENTRIES).map(tuple)
 
 chunks = st.builds(Chunk, chunk_indices, chunk_counts, st.binary(max_size=300))
 

@@ -66,6 +66,11 @@ class NodeProcess:
         """Read all that daemon and script have written to stdout and stderr."""
         return (self.folder / "node.log").read_text(errors="replace")
 
+    def last_error(self) -> str:
+        """Give the last line in which the node, not its script, says what went wrong."""
+        lines = [line for line in self.text().splitlines() if " ERROR " in line or line.startswith("adpsgd-node: ")]
+        return lines[-1] if lines else ""
+
     def script_log(self) -> list[dict[str, Any]]:
         """Read what its numpy trainer has logged."""
         return numpy_trainer.read_log(self.folder / "script.jsonl")

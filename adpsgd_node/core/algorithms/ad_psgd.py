@@ -145,7 +145,7 @@ class AdPsgd:
             self._busy.add(peer)
             if self._activity is Activity.STEPPING:
                 self._credit += 1.0
-            if self._busy.issuperset(self._neighbors):
+            if not self._free(now):
                 self._not_before = now + BUSY_RETRY_S
             return
         self._busy.clear()
@@ -163,7 +163,7 @@ class AdPsgd:
     def _start(self, now: float) -> tuple[StartExchange, ...]:
         if self._running is not None or not self._wanted() or now < self._not_before:
             return ()
-        free = [n for n in self._neighbors if n not in self._busy and self._barred_until.get(n, 0.0) <= now]
+        free = self._free(now)
         if self._activity is Activity.SETTLING and (far := [name for name in free if name in self._far]):
             free = far
         if not free:
@@ -173,6 +173,10 @@ class AdPsgd:
         if self._activity is Activity.STEPPING:
             self._credit -= 1.0
         return (StartExchange(peer),)
+
+    def _free(self, now: float) -> list[str]:
+        """Return the neighbors that are neither busy nor left alone for a while."""
+        return [n for n in self._neighbors if n not in self._busy and self._barred_until.get(n, 0.0) <= now]
 
     def _choose(self, names: Sequence[str]) -> str:
         return names[self._rng.randrange(len(names))]

@@ -70,7 +70,7 @@ class Swim:
         self._config = config
         self._rng = rng
         self._schedule = Schedule()
-        self.progress = Progress() if progress is None else progress
+        self.progress = Progress(owner=identity.id) if progress is None else progress
         self.progress.merge([ProgressEntry(identity.id, 0, 0)])  # takes the own entry's place before it can be full
         self._roster = Roster(identity, config, rng, self.progress, self._schedule)
         sequence = itertools.count(1)
@@ -155,7 +155,7 @@ class Swim:
                 self._prober.prioritize(holder.name)  # a dead holder is soon found dead, and its name free
             members = () if holder is None else (holder,)
             return JoinResponse(refusal=refusal, source=self._roster.own, members=members), ()
-        self.progress.merge(request.progress)
+        self.progress.hear(request.progress)
         effects = self._roster.learn(request.source, now)
         response = JoinResponse(
             refusal=None,
@@ -193,7 +193,7 @@ class Swim:
         effects = self._roster.learn(source, now)
         for update in packet.updates:
             effects += self._learn_update(update, now)
-        self.progress.merge(packet.progress)
+        self.progress.hear(packet.progress)
         answer = self._answer(packet, now)
         # Its author must hear that it is held dead, and that we are not: at once, not with the next probe.
         refuted = any(isinstance(effect, Refuted) for effect in effects)
@@ -235,7 +235,7 @@ class Swim:
         effects = self._roster.learn(response.source, now)
         for member in response.members:
             effects += self._learn_update(member, now, old_news=True)
-        self.progress.merge(response.progress)
+        self.progress.hear(response.progress)
         return [*effects, *self._joining.accepted(seed)]
 
     def _hear_refusal(self, seed: Address, response: JoinResponse, refusal: Refusal, now: float) -> list[Effect]:

@@ -18,6 +18,10 @@ class Topology(ABC):
 
     name: ClassVar[str]
 
+    def placed(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return those of the sorted `names` that have a place in this graph."""
+        return tuple(names)
+
     @abstractmethod
     def neighbors(self, names: Sequence[str], own: str) -> tuple[str, ...]:
         """Return the neighbors of `own`, sorted; `names` are the live members, sorted and with `own` among them."""

@@ -32,6 +32,9 @@ class Custom(Topology):
         """All names in the list, sorted."""
         return tuple(sorted(self._adjacent))
 
+    def placed(self, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(name for name in names if name in self._adjacent)
+
     def neighbors(self, names: Sequence[str], own: str) -> tuple[str, ...]:
         if own not in self._adjacent:
             raise ConfigError(

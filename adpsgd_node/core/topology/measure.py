@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from adpsgd_node.core.topology.contract import Topology
 
-__all__ = ["diameter", "metropolis_weights"]
+__all__ = ["diameter", "diameter_bound", "metropolis_weights"]
 
 
 def diameter(topology: Topology, names: Sequence[str] | int) -> int:
@@ -17,6 +17,11 @@ def diameter(topology: Topology, names: Sequence[str] | int) -> int:
     if isinstance(names, int):
         names = [f"{place:09d}" for place in range(names)]
     return max((_eccentricity(topology, names, name) for name in names), default=0)
+
+
+def diameter_bound(topology: Topology, names: Sequence[str], own: str) -> int:
+    """Bound the diameter from above by twice the hops to the member farthest from `own`; a single search."""
+    return min(2 * _eccentricity(topology, names, own), max(0, len(names) - 1))
 
 
 def metropolis_weights(topology: Topology, names: Sequence[str], own: str) -> dict[str, float]:

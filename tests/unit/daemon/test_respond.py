@@ -13,6 +13,7 @@ from adpsgd_node.core.exchange.journal import ExchangeKey, Journal
 from adpsgd_node.core.exchange.outcome import Outcome
 from adpsgd_node.core.tensor import Segment, TensorSpec
 from adpsgd_node.daemon.merge import Merge
+from adpsgd_node.daemon.pace import Pace
 from adpsgd_node.daemon.respond import Response, Undo
 from adpsgd_node.ids import PROTOCOL_VERSION, NodeId, RunId
 from adpsgd_node.net.transport import Stream
@@ -71,7 +72,7 @@ def _response(plane: Plane, stream: Stream, journal: Journal[Undo]) -> Response:
         step=0,
     )
     journal.open(ExchangeKey(ADA, 5))
-    return Response(stream, open_, Merge(plane), codec_named(CodecName.FP32), journal, idle_s=5.0)
+    return Response(stream, open_, Merge(plane), codec_named(CodecName.FP32), journal, pace=Pace(4 * layout.elements))
 
 
 async def test_chunk_that_comes_after_its_settle_is_not_applied(plane: Plane) -> None:

@@ -57,14 +57,14 @@ def test_a_child_daemon_gets_the_options_as_flags_and_serves_the_run(record: Pat
     assert node.step == 1
     assert node.finish().members == 3
     arguments = json.loads(record.read_text())["arguments"]
-    assert arguments[:4] == ["-m", "adpsgd_cli.main", "up", "--trainer-fd"]
+    assert arguments[:4] == ["-m", "adpsgd_cli", "up", "--trainer-fd"]
     assert arguments[5:] == [
         f"--record={record}", "--behave=serve", "--exchanges-per-step=2", "--insecure", "--seeds=a:1,b:2",
     ]  # fmt: skip
 
 
 def test_a_child_that_ends_before_it_answers_is_named_with_its_exit_code(record: Path) -> None:
-    with pytest.raises(DaemonLostError, match="daemon is gone"):
+    with pytest.raises(DaemonLostError, match="it ended with exit code 4"):
         adpsgd_node.join(*trained(), record=record, behave="exit")
 
 

@@ -122,3 +122,21 @@ def test_node_alone_waits_for_neighbors() -> None:
     assert policy.handle(Stepped(3), 0.0) == ()
     assert policy.deadline() is None
     assert policy.handle(NeighborsChanged(("a",)), 1.0) == (StartExchange("a"),)
+
+
+def test_busy_neighbors_are_not_stormed_while_another_is_left_alone() -> None:
+    policy = _policy("a", "b")
+    policy.handle(Stepped(2), 0.0)
+    started: list[str] = []
+    outcomes = {"a": Outcome.UNREACHABLE, "b": Outcome.DECLINED}
+    now, running = 0.0, "a" if policy._running == "a" else "b"
+    for _ in range(20):
+        actions = policy.handle(ExchangeEnded(running, outcomes[running]), now)
+        while not actions:
+            due = policy.deadline()
+            assert due is not None
+            assert due > now, "something is due now, yet nothing is started"
+            now, actions = due, policy.expire(due)
+        running = actions[0].peer
+        started.append(running)
+    assert now >= 0.05, f"{len(started)} exchanges were asked for within {now} s"
