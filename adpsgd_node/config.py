@@ -28,6 +28,7 @@ __all__ = [
     "child_environment",
     "compose",
     "config_path",
+    "quiet_grpc",
     "runtime_dir",
     "settings",
     "trainer_fd",
@@ -123,6 +124,14 @@ def trainer_fd(environ: Mapping[str, str] | None = None) -> int | None:
     if not text.isdecimal():
         raise ConfigError(f"{_TRAINER_FD} = {shown(text)}: expected a file descriptor; the daemon sets it, unset yours")
     return int(text)
+
+
+def quiet_grpc() -> None:
+    """Keep gRPC's C core from writing to stderr, unless the user asked it to; call before gRPC is imported.
+
+    What matters of its complaints comes back as errors, which we report ourselves.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def child_environment(

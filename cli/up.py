@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from adpsgd_node.config import compose, config_path
+from adpsgd_node.config import compose, config_path, quiet_grpc
 from adpsgd_node.daemon.settings import NodeConfig
 from adpsgd_node.errors import ConfigError
 
@@ -45,6 +45,7 @@ def up(
     node_config = compose(NodeConfig, config if config is not None else config_path(), given)
     command = None if trainer_fd is not None else find_script(script, arguments or (), module=module)
 
+    quiet_grpc()
     from adpsgd_node.daemon.app import run  # late: --help must not import gRPC
 
     raise typer.Exit(run(node_config, command, trainer_fd))

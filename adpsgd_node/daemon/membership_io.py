@@ -87,6 +87,7 @@ class MembershipIo:
         self._log = EventLog("membership")
         self._once = OncePer(LOG_AGAIN_S)
         self._waiting = OncePer(LOG_WAITING_S)
+        self._given_up = False
 
     def start(self) -> None:
         """Begin to look for the run."""
@@ -169,15 +170,19 @@ class MembershipIo:
     def _wait(self, text: str) -> None:
         if self.swim.joined:
             self._log.debug(text)  # alone, and looking for the others again: no reason to worry a finished run
-        elif self._waiting.due("join", self._now()):
+        elif not self._given_up and self._waiting.due("join", self._now()):
             limit = f"--join-timeout {self._join_timeout_s:g} s ends it" if self._join_timeout_s else "for ever"
             self._log.warning(f"{text}; {limit}")
 
     def _refused(self, reason: RefusalReason, text: str) -> None:
         if reason in (RefusalReason.RUN, RefusalReason.PROTOCOL):
-            self._hooks.fatal(RunMismatchError(text))
+            self._give_up(RunMismatchError(text))
         elif self._once.due(text, self._now()):
             self._log.warning(text)
+
+    def _give_up(self, error: AdpsgdError) -> None:
+        self._given_up = True
+        self._hooks.fatal(error)
 
     def _changed(self, member: Member, before: Member | None) -> None:
         if before is None or before.id != member.id or before.state is not member.state:
@@ -231,7 +236,7 @@ class MembershipIo:
             self._checking.discard(other.id)
         # Of two that live, the one that came later yields; one that is still joining always does.
         if holder.id == other.id and (joining or own.id.boot > other.id.boot):
-            self._hooks.fatal(
+            self._give_up(
                 NameInUseError(
                     f"another live node at {other.address} is called {other.name!r} already: "
                     "give this one another --name"

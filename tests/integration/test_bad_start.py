@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 from support.node_process import Nodes, trainer
 
 CONFIG, BIND, JOIN, TRAINER = 2, 3, 4, 9
@@ -29,13 +27,15 @@ async def test_seeds_that_nobody_listens_at_are_named_while_waiting_and_at_the_e
     assert "Traceback" not in node.text()
 
 
-@pytest.mark.parametrize("greeting", [b"", os.urandom(64), b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-async def test_a_seed_that_is_no_node_is_given_up(nodes: Nodes, greeting: bytes) -> None:
-    async with _listener(greeting) as address:
-        node = nodes.start("n0", "--join-timeout=6", seeds=[address])
-        await node.says(f"no seed lets this node in ({address}: ")
-        assert await node.ended() == JOIN
-    assert address in node.last_error()
+async def test_seeds_that_are_no_nodes_are_given_up(nodes: Nodes) -> None:
+    greetings = [b"", bytes(range(256)), b"HTTP/1.1 400 Bad Request\r\n\r\n"]
+    async with contextlib.AsyncExitStack() as stack:
+        seeds = [await stack.enter_async_context(_listener(greeting)) for greeting in greetings]
+        group = [nodes.start(f"n{number}", "--join-timeout=4", seeds=[seed]) for number, seed in enumerate(seeds)]
+        for node, seed in zip(group, seeds, strict=True):
+            assert await node.ended() == JOIN
+            assert f"no seed lets this node in ({seed}: " in node.text()
+            assert seed in node.last_error()
 
 
 async def test_a_busy_grpc_port_is_named(nodes: Nodes) -> None:
@@ -114,7 +114,7 @@ async def test_a_model_that_cannot_be_written_is_not_lost_while_restarts_last(no
     assert await node.ended() == 0, node.text()
     assert node.model.exists()
     assert [entry["resumed"] for entry in node.events("joined")] == [False, True]
-    assert len(node.events("step")) == 100
+    assert {entry["pid"] for entry in node.events("step")} == {node.events("joined")[0]["pid"]}
 
 
 def _put_in_the_way(folder: Path) -> None:
@@ -123,7 +123,7 @@ def _put_in_the_way(folder: Path) -> None:
     folder.write_text("in the way")
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def _listener(greeting: bytes) -> AsyncIterator[str]:
     """Listen on a port, say `greeting` to whoever comes, and nothing else."""
     held: list[asyncio.StreamWriter] = []

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from support.node_process import NodeProcess, Nodes, phase_of, trainer
-
 from adpsgd_node.core.membership.member import MemberState, Phase
+from support.node_process import NodeProcess, Nodes, phase_of, trainer
 
 NAME_IN_USE, RUN_MISMATCH, SCHEMA_MISMATCH = 5, 6, 7
 """Exit codes of docs/operations.md."""

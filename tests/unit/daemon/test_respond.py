@@ -19,31 +19,11 @@ from adpsgd_node.ids import PROTOCOL_VERSION, NodeId, RunId
 from adpsgd_node.net.transport import Stream
 from adpsgd_node.plane import Layout, Plane
 from adpsgd_node.wire.framing import encode_frame
+from support.scripted_stream import ScriptedStream
 
 ADA = NodeId("ada", 1)
 BOB = NodeId("bob", 1)
 CHUNK_BYTES = 4096
-
-
-class ScriptedStream(Stream):
-    """Gives what the test feeds, and keeps what is sent."""
-
-    def __init__(self) -> None:
-        self.inbox: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self.sent: list[bytes] = []
-        self.cancelled = False
-
-    async def send(self, message: bytes) -> None:
-        self.sent.append(message)
-
-    async def receive(self) -> bytes | None:
-        return await self.inbox.get()
-
-    async def end(self) -> None:
-        pass
-
-    def cancel(self) -> None:
-        self.cancelled = True
 
 
 @pytest.fixture
