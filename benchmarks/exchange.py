@@ -19,9 +19,9 @@ from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from typing import Any
 
-import contender
 import machine
-from node_contender import work_node
+import side
+from node_side import work_node
 
 from adpsgd_node.daemon.settings import ExchangeConfig
 
@@ -40,13 +40,13 @@ DEFAULT = ExchangeConfig()
 class Pair:
     """Two worker processes, the sides of one contender."""
 
-    def __init__(self, work: Callable[[contender.Setup, Connection], None], settings: dict[str, Any]) -> None:
+    def __init__(self, work: Callable[[side.Setup, Connection], None], settings: dict[str, Any]) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipes: list[Connection] = []
         self._processes = []
         for rank in (0, 1):
             ours, theirs = context.Pipe()
-            setup = contender.Setup(rank=rank, **settings)
+            setup = side.Setup(rank=rank, **settings)
             process = context.Process(target=work, args=(setup, theirs), daemon=True)
             process.start()
             theirs.close()
@@ -54,7 +54,7 @@ class Pair:
             self._processes.append(process)
         self._collect()
 
-    def ask(self, word: str, argument: object = None) -> list[Any]:
+    def ask(self, word: str, argument: object) -> list[Any]:
         """Say one word to both sides at once; give both answers."""
         for pipe in self._pipes:
             pipe.send((word, argument))
@@ -79,20 +79,29 @@ class Pair:
 class Contender:
     """One line of the table."""
 
-    def __init__(self, name: str, pair: Pair, word: str, argument: object, tolerance: float | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        pair: Pair,
+        tolerance: float | None,
+        word: str = "run",
+        argument: str = "",
+        unfolded: bool = False,
+    ) -> None:
         self.name = name
         self.seconds: list[float] = []
         self._pair = pair
+        self._tolerance = tolerance
         self._word = word
         self._argument = argument
-        self._tolerance = tolerance
+        self._unfolded = unfolded
 
     def round(self, *, keep: bool) -> None:
         """Average once; check the result, and keep the time unless it was the warm-up."""
-        self._pair.ask("reset")
+        self._pair.ask("reset", self._unfolded)
         seconds = max(self._pair.ask(self._word, self._argument))
         if self._tolerance is not None:
-            error = max(self._pair.ask("error"))
+            error = max(self._pair.ask("error", None))
             assert error <= self._tolerance, f"{self.name}: error {error:g} exceeds {self._tolerance:g}"
         if keep:
             self.seconds.append(seconds)
@@ -142,7 +151,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="measured rounds, after one warm-up")
     parser.add_argument("--chunk-bytes", type=int, default=DEFAULT.chunk_bytes)
     parser.add_argument("--window", type=int, default=DEFAULT.window)
-    parser.add_argument("--floor", action="store_true", help="also time the transport alone, with nothing computed")
+    parser.add_argument("--detail", action="store_true", help="also time parts of our exchange by themselves")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     return parser.parse_args()
 
@@ -156,18 +165,22 @@ def enter(options: argparse.Namespace, folder: str, stack: ExitStack) -> list[Co
         "window": options.window,
         "folder": folder,
     }
-    pairs = [Pair(work, settings) for work in (contender.work_plain, contender.work_gloo, work_node)]
+    pairs = [Pair(work, settings) for work in (side.work_plain, side.work_gloo, work_node)]
     for pair in pairs:
         stack.callback(pair.close)
     plain, gloo, node = pairs
     contenders = [
-        Contender("plain sockets", plain, "run", None, FP32_ROUNDING),
-        Contender(GLOO, gloo, "run", None, FP32_ROUNDING),
-        Contender("adpsgd-node fp32", node, "run", "fp32", FP32_ROUNDING),
-        Contender("adpsgd-node bf16", node, "run", "bf16", BF16_ROUNDING),
+        Contender("plain sockets", plain, FP32_ROUNDING),
+        Contender(GLOO, gloo, FP32_ROUNDING),
+        Contender("adpsgd-node fp32", node, FP32_ROUNDING, argument="fp32"),
+        Contender("adpsgd-node bf16", node, BF16_ROUNDING, argument="bf16"),
     ]
-    if options.floor:
-        contenders.append(Contender("transport alone", node, "floor", None, None))
+    if options.detail:
+        contenders += [
+            Contender("adpsgd-node fp32, all unfolded", node, FP32_ROUNDING, argument="fp32", unfolded=True),
+            Contender("its transport alone", node, None, word="floor"),
+            Contender("its trainer's fold", node, None, word="fold", unfolded=True),
+        ]
     return contenders
 
 

@@ -17,6 +17,8 @@ from typing import Any
 from adpsgd_node.config import child_environment, runtime_dir
 from adpsgd_node.core.membership.member import Phase
 from adpsgd_node.daemon.admin import Admin
+from adpsgd_node.daemon.allocator import keep_freed_memory
+from adpsgd_node.daemon.finish import poisoned
 from adpsgd_node.daemon.http import HttpServer, HttpSources
 from adpsgd_node.daemon.intake import Intake
 from adpsgd_node.daemon.node import Node
@@ -27,7 +29,7 @@ from adpsgd_node.daemon.settings import NodeConfig, split_address
 from adpsgd_node.daemon.supervise import Exited, GaveUp, Started, Supervisor, SupervisorConfig, SupervisorEvent
 from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.daemon.trainer_link import TrainerLink
-from adpsgd_node.errors import AdpsgdError, ConfigError, JoinError, PoisonedError, TrainerError
+from adpsgd_node.errors import AdpsgdError, ConfigError, JoinError, TrainerError
 from adpsgd_node.ids import NodeId
 from adpsgd_node.net.credentials import Credentials
 from adpsgd_node.net.grpc_transport import GrpcTransport
@@ -53,6 +55,7 @@ def run(config: NodeConfig, script: tuple[str, ...] | None, trainer_fd: int | No
 
     `script`: arguments for python, run under the node; or `trainer_fd`: a socket to a trainer that started us.
     """
+    keep_freed_memory()  # first of all: threads that start later must find it
     writer = LineWriter(sys.stdout.buffer, sys.stderr.buffer)
     set_up_logging(config.name, write=writer.error)
     app = App(config, script, trainer_fd, writer)
@@ -246,7 +249,7 @@ class App:
                 )
             return _exit_code(ended)
         if node.given_up:
-            raise PoisonedError(f"{node.given_up}: this node has no model to write")
+            raise poisoned(node.given_up)
         if node.phase is Phase.FINISHED:
             await self._linger()
         elif ended is not None and ended.succeeded:

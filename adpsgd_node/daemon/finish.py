@@ -14,7 +14,10 @@ from adpsgd_node.errors import PoisonedError
 from adpsgd_node.telemetry.log import EventLog
 from adpsgd_node.wire.trainer import Agreed
 
-__all__ = ["Finish"]
+__all__ = ["MEND", "Finish", "poisoned"]
+
+MEND = "lower the learning rate or mend the data, and start this node again"
+"""What to do about a node whose loss or parameters are not finite."""
 
 AGREED_PHASES = frozenset({Phase.AGREED, Phase.FINISHED})
 
@@ -84,4 +87,4 @@ class Finish:
 
 def poisoned(why: str) -> PoisonedError:
     """Say that a node has nothing to finish with."""
-    return PoisonedError(f"{why}: this node has stopped exchanging and has no model to write")
+    return PoisonedError(f"{why}: this node has no model to write; {MEND}")

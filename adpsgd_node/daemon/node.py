@@ -26,7 +26,7 @@ from adpsgd_node.daemon.adopt import Adopter
 from adpsgd_node.daemon.donor import Donor, Holding
 from adpsgd_node.daemon.exchange_io import ExchangeEngine, Surroundings
 from adpsgd_node.daemon.exchange_report import ExchangeReport
-from adpsgd_node.daemon.finish import Finish, poisoned
+from adpsgd_node.daemon.finish import MEND, Finish, poisoned
 from adpsgd_node.daemon.gossip import HOLDING, SETTLED_PHASES, Gossip
 from adpsgd_node.daemon.membership_io import MembershipHooks, MembershipIo
 from adpsgd_node.daemon.settings import NodeConfig, TopologyName
@@ -45,8 +45,6 @@ from adpsgd_node.wire.limits import MAX_PROGRESS_ENTRIES
 from adpsgd_node.wire.trainer import Attach, Attached, Go
 
 __all__ = ["Node"]
-
-MEND = "lower the learning rate or mend the data, and start this node again"
 
 
 class Node:

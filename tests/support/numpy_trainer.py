@@ -134,11 +134,19 @@ class Script:
     def _step(self) -> None:
         header, first, step = self._header, time.perf_counter(), self._header.step + 1
         loss, gradient, bias_gradient = self._gradient(step)
+        if not math.isfinite(loss) and self._options.raise_at_nan:
+            header.loss, header.non_finite, header.step = loss, 1, step
+            os.eventfd_write(self._step_event, 1)
+            raise FloatingPointError(f"the loss of step {step} is not finite")
+        if not math.isfinite(loss) and self._options.skip_nan:
+            gradient, bias_gradient = np.zeros_like(gradient), np.zeros_like(bias_gradient)
         self._fold.fold()  # average first, then the gradient that was taken before it
         self._weight -= np.float32(self._options.lr) * gradient
         self._bias -= np.float32(self._options.lr) * bias_gradient
         if self._options.drift:
             self._plane.live += drift(self._attached.node, step, self._plane.layout.elements, self._options.drift)
+        if step == self._options.ruin_at:
+            self._weight[0] = np.nan
         header.loss, header.non_finite = loss, 0 if math.isfinite(loss) else 1
         header.step_seconds[step % STEP_SECONDS_ENTRIES] = time.perf_counter() - first
         header.samples += BATCH
@@ -210,6 +218,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-steps", type=int, default=0, help="stop after so many steps, whatever the target")
     parser.add_argument("--crash-at", type=int, action="append", default=[], help="SIGKILL itself after this step")
     parser.add_argument("--nan-at", type=int, default=-1, help="feed a NaN in this step, once")
+    parser.add_argument("--raise-at-nan", action="store_true", help="raise once the loss is not finite")
+    parser.add_argument("--skip-nan", action="store_true", help="skip the update of a loss that is not finite")
+    parser.add_argument("--ruin-at", type=int, default=-1, help="leave a NaN in the parameters after this step")
     parser.add_argument("--raise-at", type=int, default=-1, help="raise after this step, in every life")
     parser.add_argument("--never-join", action="store_true", help="end well without having joined")
     parser.add_argument("--finish", action=argparse.BooleanOptionalAction, default=True)

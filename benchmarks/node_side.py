@@ -1,4 +1,4 @@
-"""Our own exchange as a contender: the daemon's engine over real gRPC, on a real plane, without the rest of a node."""
+"""Be one side of our own exchange: the daemon's engine over real gRPC, on a real plane, without the rest of a node."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import os
 import time
 from multiprocessing.connection import Connection
 
-from contender import HOST, Setup, Vector, await_text, fill, mean_error, own_values, publish, serve
+import numpy as np
+from side import HOST, Setup, Vector, await_text, fill, mean_error, own_values, publish, serve
 
 from adpsgd_node.core.exchange.frame import CodecName
 from adpsgd_node.core.exchange.outcome import Outcome
 from adpsgd_node.core.tensor import Segment, TensorSpec
+from adpsgd_node.daemon.allocator import keep_freed_memory
 from adpsgd_node.daemon.exchange_io import ExchangeEngine, Surroundings
 from adpsgd_node.daemon.exchange_report import ExchangeReport
 from adpsgd_node.daemon.settings import ExchangeConfig
@@ -59,13 +61,18 @@ class NodeSide:
         publish(os.path.join(folder, f"node.{self._rank}"), address)
         self._peer_address = Address(await_text(os.path.join(folder, f"node.{1 - self._rank}")))
 
-    async def reset(self, _: object) -> None:
-        """Restore the initial values with nothing unfolded, as right after a step of the trainer."""
+    async def reset(self, unfolded: bool) -> None:
+        """Restore the initial values: all of them in `live`, as right after a step of the trainer, or half unfolded."""
         plane = self._plane
-        fill(plane.live, self._own)
-        plane.inbox[:] = 0
         plane.folded[:] = 0
-        plane.folded_version[:] = plane.version
+        if unfolded:
+            fill(plane.live, self._own / 2)  # halves are exact, so the view is the same
+            fill(plane.inbox, self._own / 2)
+            plane.version += np.uint64(1)
+        else:
+            fill(plane.live, self._own)
+            plane.inbox[:] = 0
+            plane.folded_version[:] = plane.version
 
     async def run(self, codec: str) -> float:
         """Exchange once; the responder only reports how long its part took."""
@@ -78,25 +85,23 @@ class NodeSide:
     async def error(self, _: object) -> float:
         """Check the view; then that the trainer's fold brings the same into `live`."""
         plane = self._plane
-        worst = 0.0
         view: Vector = plane.live + (plane.inbox - plane.folded)
-        worst = mean_error(view)
         self._fold.fold()
-        return max(worst, mean_error(plane.live))
+        return max(mean_error(view), mean_error(plane.live))
 
     async def fold(self, _: object) -> float:
-        """What the trainer pays to take the exchange in."""
+        """Take a whole unfolded plane in, as the trainer does before a step."""
         started = time.perf_counter()
         self._fold.fold()
         return time.perf_counter() - started
 
     async def floor(self, _: object) -> float:
-        """Move the same messages with the same window over the same transport, without arithmetic or copies of ours."""
+        """Move as many bytes with the same window over the same transport, with nothing computed or copied by us."""
         if self._rank:
             return 0.0
         started = time.perf_counter()
         stream = await self._transport.open(self._peer_address, StreamMethod.FETCH)
-        message = bytes(self._plane.layout.chunk_bytes + 16)
+        message = os.urandom(self._plane.layout.chunk_bytes + 16)
         count = len(self._plane.layout.chunks)
         window = asyncio.Semaphore(self._window)
 
@@ -121,7 +126,7 @@ class NodeSide:
                 await stream.send(message)
 
         sender = asyncio.create_task(send())
-        own = bytes(self._plane.layout.chunk_bytes + 16)
+        own = os.urandom(self._plane.layout.chunk_bytes + 16)
         count = 0
         while count < len(self._plane.layout.chunks) and await stream.receive() is not None:
             count += 1
@@ -136,6 +141,7 @@ class NodeSide:
 
 def work_node(setup: Setup, commands: Connection) -> None:
     """Serve one side's words until the pipe closes."""
+    keep_freed_memory()  # as the daemon does
     asyncio.run(_work(setup, commands))
 
 

@@ -1,8 +1,7 @@
-"""The ways to exchange and average one vector between two processes that `exchange.py` compares.
+"""Be one side of a contender of `exchange.py`: hold a vector, average it with the other side's, in a process of its own.
 
-Each worker process is one side (rank 0 or 1) of one contender. It holds `vector` and answers three words over a pipe:
-`reset` restores this side's own values, `run` averages with the other side and gives the seconds it took here, `error`
-gives the largest deviation from the true mean, relative to the largest value.
+A side answers words over a pipe: `reset` restores its own values, `run` averages with the other side and gives the
+seconds that took here, `error` gives the largest deviation from the true mean, relative to the largest value.
 """
 
 from __future__ import annotations
@@ -20,7 +19,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Setup", "mean_error", "own_values", "serve", "work_gloo", "work_plain"]
+__all__ = [
+    "HOST",
+    "Setup",
+    "Vector",
+    "await_text",
+    "fill",
+    "mean_error",
+    "own_values",
+    "publish",
+    "serve",
+    "work_gloo",
+    "work_plain",
+]
 
 HOST = "127.0.0.1"
 PERIOD = 1_000_003
@@ -64,7 +75,7 @@ def mean_error(vector: Vector) -> float:
 
 
 class Side(ABC):
-    """One side of a contender that blocks while it runs."""
+    """A side that blocks while it runs."""
 
     def __init__(self, setup: Setup) -> None:
         self.vector: Vector = np.empty(setup.elements, np.float32)
@@ -82,7 +93,7 @@ class Side(ABC):
 
 
 class Plain(Side):
-    """Two sockets' worth of TCP: a thread sends, the main thread receives, then PyTorch averages."""
+    """The least that Python can do: a thread sends, the main thread receives, then PyTorch averages."""
 
     def __init__(self, setup: Setup) -> None:
         import torch

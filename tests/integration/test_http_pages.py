@@ -1,0 +1,38 @@
+"""The pages of a running node's HTTP server."""
+
+from __future__ import annotations
+
+from support.http_page import answer, page
+from support.node_process import Nodes
+
+
+async def test_a_running_node_answers_metrics_health_readiness_and_status(nodes: Nodes) -> None:
+    first, second = await nodes.start_run("n0", "n1", options=["--epochs=1000"])
+    await second.training()
+    status = await first.wait_for(lambda s: s.exchanges_initiated > 3 and len(s.members) == 2, "exchanges")
+    assert await page(status.http_address, "/healthz") == "ok\n"
+    assert await page(status.http_address, "/readyz") == "ready\n"
+    assert "n1#" in await page(status.http_address, "/")
+    values = {
+        line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+        for line in (await page(status.http_address, "/metrics")).splitlines()
+        if not line.startswith("#")
+    }
+    assert values["adpsgd_steps_total"] >= status.step
+    assert values["adpsgd_step_seconds_count"] >= status.step
+    assert values["adpsgd_trainer_up"] == 1
+    assert values['adpsgd_members{state="alive"}'] == 2
+    assert values['adpsgd_member_phases{phase="training"}'] == 2
+    assert values['adpsgd_exchanges_total{outcome="complete",role="initiator"}'] >= status.exchanges_initiated
+    assert values["adpsgd_bytes_sent_total"] > 0
+    assert values["adpsgd_consensus_distance"] > 0
+    assert values["adpsgd_run_target_samples"] == 800_000
+
+
+async def test_a_node_that_looks_for_its_seeds_is_alive_but_not_ready(nodes: Nodes) -> None:
+    node = nodes.start("n0", seeds=["127.0.0.1:1"])
+    address = (await node.up()).http_address
+    assert await page(address, "/healthz") == "ok\n"
+    status, text = await answer(address, "/readyz")
+    assert status == 503
+    assert "no seed has answered" in text
