@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adpsgd_cli.demo.cluster import HOST, free_ports
-
 from adpsgd_node.config import child_environment
 
 __all__ = ["BenchmarkNode", "Cluster"]

@@ -84,6 +84,7 @@ class Contender:
         name: str,
         pair: Pair,
         tolerance: float | None,
+        *,
         word: str = "run",
         argument: str = "",
         unfolded: bool = False,

@@ -66,8 +66,9 @@ class NodeSide:
         plane = self._plane
         plane.folded[:] = 0
         if unfolded:
-            fill(plane.live, self._own / 2)  # halves are exact, so the view is the same
-            fill(plane.inbox, self._own / 2)
+            half = self._own * np.float32(0.5)  # exact, so the view is the same
+            fill(plane.live, half)
+            fill(plane.inbox, half)
             plane.version += np.uint64(1)
         else:
             fill(plane.live, self._own)

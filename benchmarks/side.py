@@ -1,4 +1,4 @@
-"""Be one side of a contender of `exchange.py`: hold a vector, average it with the other side's, in a process of its own.
+"""Be one side of a contender of `exchange.py`: in a process of its own, average a vector with the other side's.
 
 A side answers words over a pipe: `reset` restores its own values, `run` averages with the other side and gives the
 seconds that took here, `error` gives the largest deviation from the true mean, relative to the largest value.
@@ -114,9 +114,9 @@ class Plain(Side):
         self._socket.sendall(b"!")
         self._socket.recv(1)
         started = time.perf_counter()
-        sender = threading.Thread(target=self._socket.sendall, args=(memoryview(self.vector).cast("B"),))
+        sender = threading.Thread(target=self._socket.sendall, args=(self.vector.data.cast("B"),))
         sender.start()
-        left = memoryview(self._theirs).cast("B")
+        left = self._theirs.data.cast("B")
         while left:
             received = self._socket.recv_into(left)
             assert received, "the other side is gone"

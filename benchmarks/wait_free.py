@@ -7,7 +7,7 @@ Every node computes for an emulated 50 ms a step. Two runs:
 - stop: SIGSTOP one of the daemons (a frozen machine: connections stay open, nothing answers), SIGCONT later; the steps
   of the other trainers before and during the stop are compared. The stopped daemon's own trainer is shown beside them.
 - kill: SIGKILL daemon and trainer of one node; the longest time between two steps of any survivor around that moment
-  counts, in normal steps (their median before). The same figure just before the kill shows what the machine itself adds.
+  counts, in normal steps (their median before). The same figure from before the kill shows what the machine adds.
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--step-ms", type=float, default=50.0, help="emulated computing time of one step")
     parser.add_argument("--stop-s", type=float, default=20.0, help="how long one daemon is stopped")
-    parser.add_argument(
-        "--watch-s", type=float, default=20.0, help="how long steps are watched before, and after a kill"
-    )
+    parser.add_argument("--watch-s", type=float, default=20.0, help="how long to watch before, and after a kill")
     parser.add_argument("--width", type=int, default=512, help="the model has about width^2 parameters")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     return parser.parse_args()

@@ -24,4 +24,5 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     settings = {_M_TRIM_THRESHOLD: KEPT_BYTES, _M_MMAP_THRESHOLD: KEPT_BYTES, _M_ARENA_MAX: 1}
-    return all([mallopt(option, value) == 1 for option, value in settings.items()])
+    taken = [mallopt(option, value) for option, value in settings.items()]
+    return all(taken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -37,6 +38,7 @@ from adpsgd_node.net.transport import Method, Stream, StreamMethod
 from adpsgd_node.telemetry.log import EventLog, set_up_logging
 from adpsgd_node.telemetry.metrics import Metrics
 from adpsgd_node.telemetry.output import LineWriter
+from adpsgd_node.wire.trainer import Failed, pack
 
 __all__ = ["App", "run"]
 
@@ -48,6 +50,8 @@ LINK_END_S = 2.0
 """How long to wait, after the script's end, until its link has noticed too."""
 SERVER_GRACE_S = 1.0
 LAG_INTERVAL_S = 0.5
+DEFECT_EXIT_CODE = 70
+"""When a fault of our own ended the node (EX_SOFTWARE of sysexits.h); its traceback is in the log."""
 
 
 def run(config: NodeConfig, script: tuple[str, ...] | None, trainer_fd: int | None) -> int:
@@ -73,7 +77,8 @@ class App:
     ) -> None:
         self._config = config
         self._script = script
-        self._trainer_fd = trainer_fd
+        self._starter = None if trainer_fd is None else socket.socket(fileno=trainer_fd)
+        """Leads to the trainer that started this daemon; None: this daemon starts its script."""
         self._writer = writer
         self._log = EventLog("app")
         self._tasks = Tasks(self._fault)
@@ -110,12 +115,11 @@ class App:
             code = await self._conclude()
         except AdpsgdError as error:
             self._log.error(str(error))
+            await self._tell_starter(error)
             code = error.exit_code
         finally:
             await self._shut_down(admin, http)
-        if self._defect is not None:
-            raise self._defect
-        return code
+        return code if self._defect is None else DEFECT_EXIT_CODE
 
     async def _build(self) -> None:
         config = self._config
@@ -172,8 +176,8 @@ class App:
         if network.join_timeout_s:
             self._tasks.start("join timeout", self._watch_join(network.join_timeout_s))
         self._tasks.start("loop lag", self._measure_lag())
-        if self._trainer_fd is not None:
-            self._tasks.start("trainer link", self._serve_trainer(socket.socket(fileno=self._trainer_fd)))
+        if self._starter is not None:
+            self._tasks.start("trainer link", self._serve_trainer(self._starter))
         elif self._script is not None:
             self._supervise(self._script)
 
@@ -219,7 +223,7 @@ class App:
         try:
             await link.serve()
         finally:
-            if self._trainer_fd is not None:
+            if self._starter is not None:
                 self._script_over = True
             node.watch.notify()
 
@@ -234,13 +238,11 @@ class App:
         """Let the run end in good order; returns the exit code."""
         node, ended = self._node, self._ended
         if self._defect is not None:
-            return 70
+            return DEFECT_EXIT_CODE
         if self._signal:
             self._log.info("stopping", signal=signal.Signals(self._signal).name)
             return 0 if self._signal == signal.SIGTERM else 130
         if node.fatal is not None:
-            if self._trainer_fd is not None:
-                await node.tell_trainer()  # a script of ours is simply stopped
             raise node.fatal
         if ended is not None and not ended.attached:
             if ended.succeeded:
@@ -255,6 +257,16 @@ class App:
         elif ended is not None and ended.succeeded:
             self._log.warning("the script ended without node.finish(): no agreed model was written")
         return _exit_code(ended) if ended is not None else 0
+
+    async def _tell_starter(self, error: AdpsgdError) -> None:
+        """Have the script that started this daemon raise what ended it; a script of our own is simply stopped."""
+        if self._starter is None or self._starter.fileno() < 0:
+            return
+        if hasattr(self, "_node") and self._node.link is not None:
+            await self._node.link.failed(error)
+        else:
+            with contextlib.suppress(OSError):  # it is gone itself
+                self._starter.sendall(pack(Failed(type(error).__name__, str(error))))
 
     async def _linger(self) -> None:
         """Stay until the others have finished too: they may still need this node to agree with."""

@@ -144,7 +144,9 @@ class MembershipIo:
                 self._changed(member, before)
             case Joined(seed):
                 self._log.info(
-                    "joined the run", through=seed or "nobody: there is no other seed", members=len(self.swim.live())
+                    "joined the run" if seed else "begins the run: there is no other seed to ask",
+                    through=seed or "-",
+                    members=len(self.swim.live()),
                 )
                 self._hooks.joined()
             case JoinRefused(refusal, seed):

@@ -139,11 +139,6 @@ class Node:
             self.fatal = error
         self.watch.notify()
 
-    async def tell_trainer(self) -> None:
-        """Tell a trainer that nobody else ends why this node does."""
-        if self.fatal is not None and self.link is not None:
-            await self.link.failed(self.fatal)
-
     # Phases
 
     def _enter(self, phase: Phase) -> None:

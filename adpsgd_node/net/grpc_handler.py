@@ -73,6 +73,9 @@ class HandlerSet:
 
     def _conversation(self, handler: ConverseHandler, method: StreamMethod) -> Any:
         async def answer(_: object, context: grpc.aio.ServicerContext) -> None:
+            # At once: a handler cancelled within its first write would leave gRPC unsure whether metadata went out,
+            # and then its `abort` fails and the caller hears nothing until its deadline.
+            await context.send_initial_metadata(())
             stream = AnswerStream(context, f"{method.value} from {context.peer()}")
             task = asyncio.ensure_future(handler(stream))
             self._conversations.add(task)

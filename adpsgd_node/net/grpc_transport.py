@@ -89,7 +89,8 @@ class GrpcTransport(Transport):
 
     def _bind_error(self) -> BindError:
         _, port = split_address(self._listen)
+        host_is_wrong = "the host is no address of this machine"
+        why = f"port {port} is in use or {host_is_wrong}" if port else host_is_wrong
         return BindError(
-            f"cannot listen on {self._listen}: port {port} is in use or the host is no address of this machine. "
-            "Choose another with --listen host:port (port 0 picks a free one)."
+            f"cannot listen on {self._listen}: {why}. Choose another with --listen host:port (port 0 picks a free one)."
         )

@@ -63,8 +63,8 @@ class Link:
         """Judge from now on by process `daemon_pid` whether the daemon lives."""
         try:
             self._pidfd = os.pidfd_open(daemon_pid)
-        except OSError as error:
-            raise self._lost() from error
+        except OSError:
+            raise self._lost() from None
         self._idle.register(self._pidfd, select.POLLIN)
 
     def take_descriptors(self) -> list[int]:
@@ -88,8 +88,8 @@ class Link:
                 rest = rest[self._socket.send(rest, socket.MSG_NOSIGNAL) :]
             except BlockingIOError:
                 self._wait(select.POLLOUT, None)
-            except OSError as error:
-                raise self._lost() from error
+            except OSError:
+                raise self._lost() from None
 
     def receive(self, kind: type[F], timeout_s: float | None) -> F:
         """Wait for a frame of `kind`; with `timeout_s` None the daemon's life is the limit of the wait.
@@ -136,8 +136,8 @@ class Link:
                 )
             except BlockingIOError:
                 return None
-            except OSError as error:
-                raise self._lost() from error
+            except OSError:
+                raise self._lost() from None
             self._descriptors.extend(descriptors)
             if not part:
                 raise self._lost()

@@ -92,11 +92,11 @@ class Node:
         if os.getpid() != self._pid:
             return
         if loss is not None:
-            value = float(loss)
+            value = _number(loss)
             self._header.loss = value
             self._header.non_finite = 0 if math.isfinite(value) else 1
         if accuracy is not None:
-            self._header.accuracy = float(accuracy)
+            self._header.accuracy = _number(accuracy)
 
     def finish(self) -> Result:
         """Stop stepping, wait until the run's models agree, load the agreed parameters and write the model file.
@@ -188,3 +188,8 @@ class Node:
         except BaseException:
             self.detach()
             raise
+
+
+def _number(value: SupportsFloat) -> float:
+    """Read a plain number, also out of a tensor that still carries its graph."""
+    return float(value.detach() if isinstance(value, torch.Tensor) else value)

@@ -9,6 +9,9 @@ A chunk's way round, each step started by one hook and found complete by a later
 turns both faces with one byte store. While a publish is under way nothing is applied, so the `live` that it copies
 contains exactly the `folded` that it copies. The optimizer may step meanwhile: an element is then of this step or the
 next, which changes no sum that exchanges keep.
+
+A chunk that the daemon is rebasing goes the same way with the rest of its old `inbox`, which nobody writes any more.
+Zeros are published as its `folded` then, and the same byte store turns it to the new `inbox`, to be fetched next.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import torch
 
 from adpsgd_node.plane import Plane
 from adpsgd_node.plane.layout import ELEMENT_BYTES
-from adpsgd_node.plane.plane import FOLDED_FACE, LIVE_FACE
+from adpsgd_node.plane.plane import FOLDED_FACE, INBOX_FACE, LIVE_FACE
 from adpsgd_node.trainer.copy_engine import Copy, CopyEngine, Ticket
 
 __all__ = ["MAX_STAGING_BYTES", "Applied", "Staging"]
@@ -50,6 +53,8 @@ class _Staged:
     slot: int
     inbox: torch.Tensor
     folded: torch.Tensor
+    rebasing: bool
+    """`inbox` is the rest of the old one: publishing turns the chunk to the new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class Staging:
         self._engine = engine
         self._live = [torch.from_numpy(face) for face in plane.live_faces]
         self._folded = [torch.from_numpy(face) for face in plane.folded_faces]
-        self._inbox = torch.from_numpy(plane.inbox)
+        self._inbox = [torch.from_numpy(face) for face in plane.inbox_faces]
         longest = max(stop - start for start, stop in plane.layout.chunks)
         count = min(len(plane.layout.chunks), max(1, max_bytes // (2 * longest * ELEMENT_BYTES)))
         self._slots = torch.zeros((count, 2, longest), dtype=torch.float32, device=master.device)
@@ -94,6 +99,9 @@ class Staging:
         deltas = torch._foreach_sub([one.inbox for one in batch.staged], [one.folded for one in batch.staged])
         spans = [self._plane.layout.chunks[one.chunk] for one in batch.staged]
         torch._foreach_add_([self._master[start:stop] for start, stop in spans], deltas)
+        for one in batch.staged:
+            if one.rebasing:
+                one.inbox.zero_()  # what is published as `folded`: nothing of the new inbox yet
         return [Applied(start, stop, delta) for (start, stop), delta in zip(spans, deltas, strict=True)]
 
     def publish(self) -> None:
@@ -118,7 +126,7 @@ class Staging:
         copies: list[Copy] = []
         for one in staged:
             start, stop = self._plane.layout.chunks[one.chunk]
-            copies.append((one.inbox, self._inbox[start:stop]))
+            copies.append((one.inbox, self._inbox[self._face(one.chunk, INBOX_FACE)][start:stop]))
             copies.append((one.folded, self._folded[self._face(one.chunk, FOLDED_FACE)][start:stop]))
         self._fetching = _Batch(self._engine.to_device(copies), staged)
 
@@ -133,8 +141,8 @@ class Staging:
         self._wait_publish()
 
     def load(self) -> None:
-        """Set the master to `live`, waiting for it; all chunks show their first face then."""
-        assert not self._plane.faces.any(), "recover() first: a chunk shows its second face"
+        """Set the master to `live`, waiting for it; all chunks show its first face then."""
+        assert not (self._plane.faces & LIVE_FACE).any(), "recover() first: a chunk shows its second face"
         self._engine.to_device([(self._master, self._live[0])]).wait()
 
     def _finish_publish(self) -> None:
@@ -145,11 +153,12 @@ class Staging:
         self._publishing = None
         turned = self._plane.faces ^ LIVE_FACE
         for one in batch.staged:
-            turned[one.chunk] ^= FOLDED_FACE
+            turned[one.chunk] ^= FOLDED_FACE | INBOX_FACE if one.rebasing else FOLDED_FACE
         # Byte by byte is what matters: `live` and `folded` of one chunk turn together, chunks in any order.
         self._plane.faces[:] = turned
         for one in batch.staged:
-            self._plane.folded_version[one.chunk] = one.version
+            if not one.rebasing:  # or the new inbox, which that version tells of, would not be fetched
+                self._plane.folded_version[one.chunk] = one.version
         self._free.extend(one.slot for one in batch.staged)
 
     def _wait_publish(self) -> None:
@@ -175,7 +184,7 @@ class Staging:
         version = self._plane.version[chunk]
         slot = self._free.pop()
         inbox, folded = self._slots[slot, 0, : stop - start], self._slots[slot, 1, : stop - start]
-        return _Staged(chunk, version, slot, inbox, folded)
+        return _Staged(chunk, version, slot, inbox, folded, self._plane.rebasing(chunk))
 
     def _live_copies(self) -> Iterable[Copy]:
         """Copy every chunk to its hidden face of `live`; neighbors with the same one go in one copy."""

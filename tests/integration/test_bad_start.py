@@ -31,7 +31,7 @@ async def test_seeds_that_are_no_nodes_are_given_up(nodes: Nodes) -> None:
     greetings = [b"", bytes(range(256)), b"HTTP/1.1 400 Bad Request\r\n\r\n"]
     async with contextlib.AsyncExitStack() as stack:
         seeds = [await stack.enter_async_context(_listener(greeting)) for greeting in greetings]
-        group = [nodes.start(f"n{number}", "--join-timeout=4", seeds=[seed]) for number, seed in enumerate(seeds)]
+        group = [nodes.start(f"n{number}", "--join-timeout=3", seeds=[seed]) for number, seed in enumerate(seeds)]
         for node, seed in zip(group, seeds, strict=True):
             assert await node.ended() == JOIN
             assert f"no seed lets this node in ({seed}: " in node.text()

@@ -17,10 +17,10 @@ POISONED = 8
 
 
 async def test_a_node_with_a_nan_loss_stops_exchanging_and_the_others_finish(nodes: Nodes) -> None:
-    first = nodes.start("n0", "--epochs=12")
+    first = nodes.start("n0", "--epochs=8")
     seed = (await first.up()).self_member.address
-    second = nodes.start("n1", "--epochs=12", seeds=[seed])
-    ill = nodes.start("n2", "--epochs=12", "--max-restarts=0", seeds=[seed], script=trainer("--nan-at=20"))
+    second = nodes.start("n1", "--epochs=8", seeds=[seed])
+    ill = nodes.start("n2", "--epochs=8", "--max-restarts=0", seeds=[seed], script=trainer("--nan-at=20"))
     status = await ill.wait_for(lambda s: s.self_member.phase is Phase.POISONED, "POISONED")
     assert "loss is not finite since step 2" in status.problem
     assert 'adpsgd_member_phases{phase="poisoned"} 1.0' in await page(status.http_address, "/metrics")

@@ -25,6 +25,7 @@ from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.ids import Address, NodeId, RunId
 from adpsgd_node.net.transport import Method, StreamMethod, Transport
 from adpsgd_node.plane import Fold, Layout, Plane
+from support.exact_view import exact_view
 
 __all__ = ["ClusterNode", "ExchangeCluster"]
 
@@ -48,8 +49,7 @@ class ClusterNode:
 
     def view(self) -> Vector:
         """Return the node's current parameters: float64 [elements]."""
-        plane = self.plane
-        return plane.live.astype(np.float64) + (plane.inbox.astype(np.float64) - plane.folded.astype(np.float64))
+        return exact_view(self.plane)
 
     def step(self, rng: np.random.Generator, scale: float) -> None:
         """Fold, then apply one local update, as a trainer does."""

@@ -65,7 +65,6 @@ class Script:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self._started = time.perf_counter()
         self._attach()
 
     def _attach(self) -> None:
@@ -87,7 +86,7 @@ class Script:
         self._bias = self._plane.live[bias.start : bias.stop]
         rng = np.random.default_rng(1)
         self._truth = rng.standard_normal(self._options.dim).astype(np.float32)
-        self._rng = np.random.default_rng([os.getpid(), zlib.crc32(self._attached.node.encode())])
+        self._rng = np.random.default_rng([self._header.step, zlib.crc32(self._attached.node.encode())])
 
     def enter(self) -> None:
         """Agree with the daemon on the parameters to start from."""
@@ -117,6 +116,8 @@ class Script:
         self._header.trainer_state = TrainerState.SETTLING
         self._link.send(Settle())
         self.note("settling")
+        if self._options.crash_settling and self._first_time("settling"):
+            os.kill(os.getpid(), signal.SIGKILL)
         agreed: Agreed = self._link.receive(Agreed, None)
         self._fold.fold(force=True)
         path = Path(self._attached.output) / "model.safetensors"
@@ -212,17 +213,19 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="numpy_trainer", description="Fit a line, and fail on demand.")
     parser.add_argument("--log", default=os.devnull, help="file for one JSON object per step and event")
     parser.add_argument("--dim", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--drift", type=float, default=0.0, help="size of a known move added in each step")
     parser.add_argument("--steps-per-s", type=float, default=100.0, help="0: as fast as it goes")
     parser.add_argument("--max-steps", type=int, default=0, help="stop after so many steps, whatever the target")
     parser.add_argument("--crash-at", type=int, action="append", default=[], help="SIGKILL itself after this step")
+    parser.add_argument("--crash-settling", action="store_true", help="SIGKILL itself once it waits for the others")
     parser.add_argument("--nan-at", type=int, default=-1, help="feed a NaN in this step, once")
     parser.add_argument("--raise-at-nan", action="store_true", help="raise once the loss is not finite")
     parser.add_argument("--skip-nan", action="store_true", help="skip the update of a loss that is not finite")
     parser.add_argument("--ruin-at", type=int, default=-1, help="leave a NaN in the parameters after this step")
     parser.add_argument("--raise-at", type=int, default=-1, help="raise after this step, in every life")
     parser.add_argument("--never-join", action="store_true", help="end well without having joined")
+    parser.add_argument("--wait-to-rejoin", action="store_true", help="in a later life, wait for the file LOG.rejoin")
     parser.add_argument("--finish", action=argparse.BooleanOptionalAction, default=True)
     return parser.parse_args(argv)
 
@@ -230,6 +233,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(options: argparse.Namespace) -> None:
     if options.never_join:
         return
+    if options.wait_to_rejoin and Path(options.log).exists():
+        _await_file(Path(f"{options.log}.rejoin"))
     script = Script(options)
     try:
         script.enter()
@@ -239,6 +244,12 @@ def main(options: argparse.Namespace) -> None:
     except Exception as error:
         script.note("error", kind=type(error).__name__, text=str(error))
         raise
+
+
+def _await_file(path: Path) -> None:
+    deadline = time.monotonic() + ANSWER_LIMIT_S
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

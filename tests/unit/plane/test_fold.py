@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,37 +15,10 @@ from adpsgd_node.core.tensor import Segment, TensorSpec
 from adpsgd_node.plane.fold import Fold
 from adpsgd_node.plane.layout import Layout
 from adpsgd_node.plane.plane import FOLDED_FACE, LIVE_FACE, Plane
+from support.exact_view import exact_view
+from support.interruption import Interrupted, run_until_line
 
 SMALL = Layout.build([TensorSpec("w", (40,), "float32", Segment.PARAMETERS)], 64)
-
-
-class Interrupted(BaseException):
-    pass
-
-
-def run_until_line(work: Callable[[], object], ordinal: int) -> bool:
-    """Run `work` and stop it before the `ordinal`-th line of the fold module, like a kill; True if it ended."""
-    seen = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal seen
-        if frame.f_code.co_filename != fold_module.__file__:
-            return None
-        if event == "line":
-            if seen == ordinal:
-                raise Interrupted
-            seen += 1
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    except Interrupted:
-        return False
-    finally:
-        sys.settrace(before)
-    return True
 
 
 def deltas(chunk: int, seed: int) -> np.ndarray:
@@ -80,8 +49,8 @@ def test_a_forced_fold_takes_chunks_whose_version_did_not_move() -> None:
 
 def test_a_delta_that_arrives_during_a_fold_is_folded_next_time() -> None:
     class DaemonWritesMeanwhile(Fold):
-        def _fold_block(self, start: int, stop: int) -> None:
-            super()._fold_block(start, stop)
+        def _fold_block(self, chunk: int, start: int, stop: int) -> None:
+            super()._fold_block(chunk, start, stop)
             plane.add_to_inbox(0, deltas(0, 3))
 
     plane = Plane.create(SMALL)
@@ -100,7 +69,7 @@ def test_a_kill_before_any_line_of_a_fold_loses_and_doubles_nothing(monkeypatch:
         plane.live[:] = np.arange(48)
         for chunk in range(3):
             plane.add_to_inbox(chunk, deltas(chunk, chunk))
-        ended = run_until_line(Fold(plane).fold, ordinal)
+        ended = run_until_line(Fold(plane).fold, ordinal, fold_module)
         again = Fold(plane)
         again.recover()
         assert plane.header.fold_commit == 0
@@ -115,7 +84,7 @@ def test_a_kill_before_any_line_of_a_fold_loses_and_doubles_nothing(monkeypatch:
 @pytest.mark.parametrize("array", ["live", "folded"])
 def test_a_kill_in_the_middle_of_a_copy_is_mended(array: str, torn: int, monkeypatch: pytest.MonkeyPatch) -> None:
     class KilledMidCopy(Fold):
-        def _apply(self, start: int, stop: int) -> None:
+        def _apply(self, chunk: int, start: int, stop: int) -> None:
             if array == "folded":
                 plane.live[start:stop] = plane.redo[0][: stop - start]
             row = 0 if array == "live" else 1
@@ -142,7 +111,7 @@ def test_a_kill_during_recovery_is_mended_by_the_next_recovery(monkeypatch: pyte
         plane.faces[0] = LIVE_FACE | FOLDED_FACE
         plane.redo[0][:8], plane.redo[1][:8] = 6, 2
         plane.header.fold_commit = 16 + 1
-        ended = run_until_line(Fold(plane).recover, ordinal)
+        ended = run_until_line(Fold(plane).recover, ordinal, fold_module)
         Fold(plane).recover()
         assert (plane.live - plane.folded).tolist() == [4.0] * 48
         assert plane.live.tolist() == [9.0] * 16 + [6.0] * 8 + [4.0] * 24
@@ -155,8 +124,9 @@ def test_killing_the_trainer_many_times_conserves_every_delta() -> None:
     layout = Layout.build([TensorSpec("w", (100_000,), "float32", Segment.PARAMETERS)], 1 << 17)
     plane = Plane.create(layout)
     plane.live[:] = 3
+    expected = np.full(layout.elements, 3.0)
     rng = np.random.default_rng(7)
-    kills_while_folding = 0
+    kills_while_folding = kills_while_rebasing = 0
     for _ in range(40):
         ready_read, ready_write = os.pipe()
         child = os.fork()
@@ -175,23 +145,29 @@ def test_killing_the_trainer_many_times_conserves_every_delta() -> None:
         for _ in range(int(rng.integers(1, 30))):
             chunk = int(rng.integers(len(layout.chunks)))
             start, stop = layout.chunks[chunk]
-            plane.add_to_inbox(chunk, rng.integers(-4, 5, stop - start).astype(np.float32))
+            delta = rng.integers(-4, 5, stop - start).astype(np.float32)
+            plane.add_to_inbox(chunk, delta)
+            expected[start:stop] += delta
+            plane.rebase(int(rng.integers(len(layout.chunks))))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         kills_while_folding += plane.header.fold_commit != 0
+        kills_while_rebasing += any(plane.rebasing(chunk) for chunk in range(len(layout.chunks)))
     survivor = Fold(plane)
     survivor.recover()
-    assert np.array_equal(plane.live - plane.folded, np.full(layout.elements, 3, np.float32))
+    assert np.array_equal(exact_view(plane), expected)
     survivor.fold(force=True)
-    assert np.array_equal(plane.live, 3 + plane.inbox)
+    assert np.array_equal(plane.live, expected)
     assert kills_while_folding > 0, "no kill fell into a fold: the test showed nothing"
+    assert kills_while_rebasing > 0, "no kill fell into a rebase: the test showed less than it says"
 
 
 EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.integers(0, 2), st.integers(0, 1 << 30)),
-        st.tuples(st.just("fold"), st.just(0), st.integers(0, 60)),
+        st.tuples(st.just("fold"), st.just(0), st.integers(0, 120)),
         st.tuples(st.just("step"), st.integers(0, 2), st.integers(-8, 8)),
+        st.tuples(st.just("rebase"), st.integers(0, 2), st.just(0)),
     ),
     max_size=40,
 )
@@ -212,11 +188,14 @@ def test_the_view_is_steps_plus_deltas_under_any_interleaving(events: list[tuple
         elif kind == "step":
             plane.live[start:stop] += number
             expected[start:stop] += number
+        elif kind == "rebase":
+            plane.rebase(chunk)
         else:
-            run_until_line(Fold(plane).fold, number)
+            run_until_line(Fold(plane).fold, number, fold_module)
             Fold(plane).recover()
         view = np.concatenate([plane.read_view(c, scratch).copy() for c in range(3)])
         assert np.array_equal(view, expected)
-        assert np.array_equal(view, plane.live + (plane.inbox - plane.folded))
+        assert np.array_equal(view, exact_view(plane))
     Fold(plane).fold()
     assert np.array_equal(plane.live, expected)
+    assert not any(plane.rebasing(chunk) for chunk in range(3))
