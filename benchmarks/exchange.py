@@ -120,7 +120,7 @@ class Contender:
 
 def main() -> None:
     options = parse()
-    load_before = machine.load()
+    occupation = machine.Occupation()
     with tempfile.TemporaryDirectory(prefix="adpsgd-bench-") as folder, ExitStack() as stack:
         contenders = enter(options, folder, stack)
         for number in range(options.repeats + 1):
@@ -137,7 +137,7 @@ def main() -> None:
         "repeats": options.repeats,
         "commit": machine.commit(),
         "machine": machine.describe(),
-        "load_before": load_before,
+        "cores_used_by_others": occupation.by_others(),
         "contenders": {one.name: one.summary(baseline_s) for one in contenders},
     }
     print(table(result))
@@ -189,7 +189,7 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"{result['megabytes']:g} MB of fp32 between two processes, averaged on both; medians of {result['repeats']}; "
         f"chunks of {result['chunk_bytes'] // 1024} KiB, window {result['window']}; commit {result['commit']}; "
-        f"{result['machine']}; load before {result['load_before']:.1f}",
+        f"{result['machine']}; others used {result['cores_used_by_others']:.1f} cores",
         "",
         "| way | median s | min s | max s | ratio to gloo |",
         "|---|---|---|---|---|",

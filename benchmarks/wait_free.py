@@ -37,6 +37,7 @@ Figures = dict[str, float]
 
 def main() -> None:
     options = parse()
+    occupation = machine.Occupation()
     result: dict[str, Any] = {
         "benchmark": "wait_free",
         "nodes": options.nodes,
@@ -44,7 +45,6 @@ def main() -> None:
         "model_bytes": 4 * (options.width**2 + options.width),
         "commit": machine.commit(),
         "machine": machine.describe(),
-        "load_before": machine.load(),
     }
     with tempfile.TemporaryDirectory(prefix="adpsgd-bench-") as name:
         for kind, measure in (("stop", measure_stop), ("kill", measure_kill)):
@@ -53,6 +53,7 @@ def main() -> None:
             with Cluster(folder, options.nodes, options.step_ms, options.width) as cluster:
                 cluster.wait_for_training(FIRST_STEPS, START_LIMIT_S)
                 result[kind] = measure(cluster, options)
+    result["cores_used_by_others"] = occupation.by_others()
     print(table(result))
     if options.json:
         print(json.dumps(result))
@@ -145,7 +146,7 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"{result['nodes']} nodes, {result['step_ms']:g} ms of emulated computing a step, a model of "
         f"{result['model_bytes'] / 1e6:.1f} MB; commit {result['commit']}; {result['machine']}; "
-        f"load before {result['load_before']:.1f}",
+        f"others used {result['cores_used_by_others']:.1f} cores",
         "",
         "| steps of | number | p50 ms | p99 ms | longest ms |",
         "|---|---|---|---|---|",

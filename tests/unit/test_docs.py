@@ -52,3 +52,11 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_a_broken_link_would_be_noticed() -> None:
     text = "[a](README.md) [b](nix.md) [c](README.md#no-such-heading) [d](https://example.org)\n```\n[e](nix)\n```\n"
     assert broken(Path("README.md"), text) == ["nix.md", "README.md#no-such-heading"]
+
+
+def test_the_file_tree_names_every_module() -> None:
+    tree = (ROOT / "docs/architecture.md").read_text()
+    folders = (ROOT / "adpsgd_node", ROOT / "cli")
+    modules = [path for folder in folders for path in folder.rglob("*.py") if "v1" not in path.parts]
+    missing = [str(path.relative_to(ROOT)) for path in modules if path.name != "__init__.py" and path.name not in tree]
+    assert missing == []
