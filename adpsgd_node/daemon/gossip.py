@@ -100,10 +100,12 @@ class Gossip:
 
     def judge(self) -> list[str]:
         """Return the neighbors not known to be within the tolerance, and have the policy meet them first."""
-        if not self.all_settled():
+        settled = self.all_settled()
+        if not settled:
             self._agreement.reset()
         far = self._agreement.far(self.neighbors, self._diameter)
-        self._policy.post(Far(tuple(far)))
+        # While others still step there is nothing to hurry for: it would only take their processors from them.
+        self._policy.post(Far(tuple(far) if settled else ()))
         return far
 
     def consensus_bound(self) -> float:

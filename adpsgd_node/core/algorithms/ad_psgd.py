@@ -35,7 +35,7 @@ LARGEST_BACKOFF_S = 10.0
 IDLE_INTERVAL_S = 0.5
 """Pace of a node that has a model and no running trainer: it goes on mixing what it holds."""
 AGREED_INTERVAL_S = 0.1
-"""Pace once all neighbors are known to be close."""
+"""Pace while settling once no neighbor that can be met is known to be far."""
 
 
 class Activity(enum.Enum):
@@ -157,7 +157,7 @@ class AdPsgd:
         self._barred_until.pop(peer, None)
         if self._activity is Activity.IDLE:
             self._not_before = now + IDLE_INTERVAL_S
-        elif self._activity is Activity.SETTLING and not self._far:
+        elif self._activity is Activity.SETTLING and not set(self._far).intersection(self._free(now)):
             self._not_before = now + AGREED_INTERVAL_S
 
     def _start(self, now: float) -> tuple[StartExchange, ...]:

@@ -117,6 +117,15 @@ def test_settling_node_slows_down_once_all_are_close() -> None:
     assert policy.deadline() == 1.0 + AGREED_INTERVAL_S
 
 
+def test_settling_node_does_not_hurry_the_close_ones_while_a_far_one_is_unreachable() -> None:
+    policy = _policy("a", "dead", activity=Activity.STOPPED)
+    policy.handle(Far(("dead",)), 0.0)
+    assert policy.handle(ActivityChanged(Activity.SETTLING), 0.0) == (StartExchange("dead"),)
+    assert policy.handle(ExchangeEnded("dead", Outcome.UNREACHABLE), 0.0) == (StartExchange("a"),)
+    assert policy.handle(ExchangeEnded("a", Outcome.COMPLETE), 0.01) == ()
+    assert policy.deadline() == 0.01 + AGREED_INTERVAL_S
+
+
 def test_node_alone_waits_for_neighbors() -> None:
     policy = _policy()
     assert policy.handle(Stepped(3), 0.0) == ()
