@@ -8,6 +8,7 @@ import typer
 
 from adpsgd_cli.demo.command import demo
 from adpsgd_cli.options import with_settings
+from adpsgd_cli.simulate import simulate
 from adpsgd_cli.status import status
 from adpsgd_cli.up import up
 from adpsgd_cli.version import version
@@ -39,6 +40,7 @@ def build() -> typer.Typer:
     app.command(context_settings={"allow_interspersed_args": False}, epilog=_EPILOG)(with_settings(up, NodeConfig))
     app.command()(demo)
     app.command()(status)
+    app.add_typer(simulate, name="simulate")
     app.command()(version)
     return app
 

@@ -69,8 +69,13 @@ async def _follow(path: Path, current: Status, show: Callable[[Status], None]) -
         try:
             current = await fetch_status(path, ASK_TIMEOUT_S)
         except AdpsgdError as error:
-            print(f"{current.self_member.id.name} no longer answers: {error}", file=sys.stderr)
+            print(f"{current.self_member.id.name} no longer answers: {_why(path, error)}", file=sys.stderr)
             return
+
+
+def _why(path: Path, error: AdpsgdError) -> str:
+    """Say why a daemon that was there does not answer: one that ended in order has taken its socket away."""
+    return str(error) if path.exists() else "it has ended"
 
 
 async def _find(node: str | None, socket: Path | None) -> tuple[Path, Status]:

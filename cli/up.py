@@ -39,8 +39,8 @@ def up(
 ) -> None:
     """Start a node and run SCRIPT under it; without SCRIPT, train the digits task.
 
-    Options come before SCRIPT. Each may also be set in the TOML file or as ADPSGD_<NAME> (--chunk-bytes is
-    ADPSGD_CHUNK_BYTES).
+    Options come before SCRIPT. Each may also be set in the TOML file or as ADPSGD_<NAME>: --chunk-bytes is
+    ADPSGD_CHUNK_BYTES; those in seconds end in _S, as ADPSGD_JOIN_TIMEOUT_S.
     """
     node_config = compose(NodeConfig, config if config is not None else config_path(), given)
     command = None if trainer_fd is not None else find_script(script, arguments or (), module=module)

@@ -35,6 +35,7 @@ from adpsgd_node.ids import NodeId
 from adpsgd_node.net.credentials import Credentials
 from adpsgd_node.net.grpc_transport import GrpcTransport
 from adpsgd_node.net.transport import Method, Stream, StreamMethod
+from adpsgd_node.plane.header import Command
 from adpsgd_node.telemetry.log import EventLog, set_up_logging
 from adpsgd_node.telemetry.metrics import Metrics
 from adpsgd_node.telemetry.output import LineWriter
@@ -277,6 +278,8 @@ class App:
 
     async def _shut_down(self, admin: Admin | None, http: HttpServer | None) -> None:
         """Script, exchanges, membership, servers: each before what it needs."""
+        if hasattr(self, "_node"):
+            self._node.training.command(Command.STOP)  # a script that handles SIGTERM sees it in node.should_stop
         if self._supervisor is not None:
             await self._supervisor.stop(SCRIPT_GRACE_S)
         if hasattr(self, "_node"):

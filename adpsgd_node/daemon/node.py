@@ -34,7 +34,7 @@ from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.daemon.trainer_link import LinkHost, TrainerLink
 from adpsgd_node.daemon.training import Training
 from adpsgd_node.daemon.watch import Watch
-from adpsgd_node.errors import AdpsgdError, PoisonedError
+from adpsgd_node.errors import AdpsgdError, ConfigError, PoisonedError
 from adpsgd_node.ids import PROTOCOL_VERSION, Address, NodeId, RunId
 from adpsgd_node.net.transport import ConverseHandler, Method, StreamMethod, Transport, UnaryHandler
 from adpsgd_node.plane import Plane
@@ -165,7 +165,11 @@ class Node:
             self._enter(Phase.IDLE)
 
     def _attach(self, attach: Attach) -> tuple[Plane, Attached]:
-        plane, resumed = self.training.attach(attach.tensors, attach.dataset_size)
+        try:
+            plane, resumed = self.training.attach(attach.tensors, attach.dataset_size)
+        except ConfigError as error:
+            self.fail(error)  # starting the script again would not mend it
+            raise
         if not resumed:
             self.engine.use(plane)
         plane.header.command = Command.RUN

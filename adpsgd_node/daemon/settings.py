@@ -91,14 +91,14 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         host, port = split_address("listen", self.listen)
+        if not self.insecure and not _is_loopback(host):
+            raise SettingError("listen", self.listen, "a loopback address, or --insecure: traffic is not encrypted yet")
         if self.advertise:
             advertised_host, advertised_port = split_address("advertise", self.advertise)
             if advertised_port == 0 or _is_wildcard(advertised_host):
                 raise SettingError("advertise", self.advertise, "an address that peers can dial, with its port")
         elif _is_wildcard(host):
             raise SettingError("advertise", "", f"an address that peers can dial, as listen = {self.listen} is not one")
-        if not self.insecure and not _is_loopback(host):
-            raise SettingError("listen", self.listen, "a loopback address, or --insecure: traffic is not encrypted yet")
         if self.http:
             split_address("http", self.http)
         elif port + HTTP_PORT_OFFSET > 65535:

@@ -9,7 +9,7 @@ import numpy as np
 
 from adpsgd_node.core.tensor import TensorSpec
 from adpsgd_node.daemon.settings import TargetConfig
-from adpsgd_node.errors import SchemaMismatchError
+from adpsgd_node.errors import ConfigError, SchemaMismatchError
 from adpsgd_node.plane import Layout, Plane
 from adpsgd_node.plane.header import STEP_SECONDS_ENTRIES, Command
 from adpsgd_node.plane.layout import describe_difference
@@ -56,8 +56,14 @@ class Training:
     def attach(self, tensors: tuple[TensorSpec, ...], dataset_size: int) -> tuple[Plane, bool]:
         """Give the plane for a trainer's model, and whether it holds what an earlier trainer left.
 
-        Raises `SchemaMismatchError` when a restarted script announces another model than before.
+        Raises `SchemaMismatchError` when a restarted script announces another model than before, and `ConfigError` when
+        the target is in epochs and the script does not say how long one is.
         """
+        if self._target.epochs is not None and not dataset_size:
+            raise ConfigError(
+                f"epochs = {self._target.epochs:g} is given, but the script does not say how long one is: "
+                "pass dataset_size=len(data) to adpsgd_node.join(), or give --samples"
+            )
         layout = Layout.build(tensors, self._chunk_bytes)
         if self.plane is not None and self.has_model:
             if layout.schema != self.plane.layout.schema:

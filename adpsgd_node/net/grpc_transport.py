@@ -92,5 +92,6 @@ class GrpcTransport(Transport):
         host_is_wrong = "the host is no address of this machine"
         why = f"port {port} is in use or {host_is_wrong}" if port else host_is_wrong
         return BindError(
-            f"cannot listen on {self._listen}: {why}. Choose another with --listen host:port (port 0 picks a free one)."
+            f"cannot listen on {self._listen}: {why}. Choose another with --listen host:port (port 0: any free one), "
+            'or in a script with join(..., name="b", listen="127.0.0.1:0").'
         )

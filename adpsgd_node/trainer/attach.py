@@ -60,6 +60,11 @@ class DaemonChild:
         except subprocess.TimeoutExpired:
             return ""
 
+    @property
+    def refused_its_options(self) -> bool:
+        """Whether it ended at once because of how it was called."""
+        return self._process.returncode == ConfigError.exit_code
+
     def stop(self) -> None:
         """End it: SIGTERM, and SIGKILL when that does not help."""
         self._process.terminate()

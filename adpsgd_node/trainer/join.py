@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from adpsgd_node.errors import ConfigError, ModelError
+from adpsgd_node.errors import ConfigError, DaemonLostError, ModelError
 from adpsgd_node.plane import Fold, Plane
 from adpsgd_node.trainer.attach import Attachment, attach, connect
 from adpsgd_node.trainer.copy_engine import CopyEngine, HostCopyEngine
@@ -42,9 +42,10 @@ def join(
                 loss = train_one_batch()  # ends with optimizer.step()
                 node.log(loss=loss)
 
-    dataset_size: samples in the training set, for epochs.
+    batch_size: samples in one optimizer step of this node; with gradient accumulation, of all its backward passes.
+    dataset_size: samples in the training set; a target in epochs (`--epochs`) needs it.
     staged: copy between model and plane instead of sharing memory; None chooses (only a CPU fp32 model can share).
-    options: for a child daemon, as `adpsgd-node up` takes them: `name="a"`, `seeds="host:7946"`, `run="r"`, ...
+    options: for a child daemon, as `adpsgd-node up` takes them: `name="a"`, `seeds="host:7400"`, `run="r"`, ...
 
     Raises `ModelError` naming the tensor that cannot be exchanged, `ConfigError`, `DaemonLostError`, and what kept the
     daemon from joining the run.
@@ -61,10 +62,12 @@ def join(
         attachment = attach(link, child, inventory, dataset_size)
         use_staging = not inventory.is_plain if staged is None else staged
         return Node(attachment, _enter(attachment, inventory, use_staging), training)
-    except BaseException:
+    except BaseException as error:
         link.close()
         if child is not None:
             child.stop()
+            if isinstance(error, DaemonLostError) and child.refused_its_options:
+                raise ConfigError("`adpsgd-node up` refuses an option given to join(): its message is above") from None
         raise
 
 

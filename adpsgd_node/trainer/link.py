@@ -177,7 +177,7 @@ class Link:
     def _lost(self) -> DaemonLostError:
         return DaemonLostError(
             f"this node's daemon is gone{self._diagnosis()}: its log says why; start the node again with "
-            "`adpsgd-node up`, it takes the parameters from its checkpoint or its peers"
+            "`adpsgd-node up`, it takes the parameters from its peers"
         )
 
     def _diagnosis(self) -> str:

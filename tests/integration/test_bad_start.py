@@ -139,3 +139,10 @@ async def _listener(greeting: bytes) -> AsyncIterator[str]:
         for writer in held:
             writer.close()
         server.close()
+
+
+async def test_target_in_epochs_is_refused_when_the_script_does_not_say_how_long_one_is(nodes: Nodes) -> None:
+    node = nodes.start("n0", "--epochs=1", script=trainer("--dataset-size=0"))
+    assert await node.ended() == 2
+    assert "dataset_size=len(data)" in node.last_error()
+    assert node.text().count("script started") == 1, "starting it again would not mend it"

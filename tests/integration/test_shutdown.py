@@ -14,6 +14,15 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+"""Handles SIGTERM by going on until `should_stop`."""
+
+STUCK = (
+    STUBBORN
+    + """
+while True:
+    signal.pause()
+"""
+)
 
 
 async def test_sigterm_ends_a_node_in_order_and_the_others_see_it_leave(nodes: Nodes) -> None:
@@ -48,14 +57,21 @@ async def test_a_signal_ends_a_node_that_waits_for_its_seeds(nodes: Nodes) -> No
     assert "Traceback" not in node.text()
 
 
-async def test_a_second_signal_ends_a_node_and_its_script_at_once(nodes: Nodes) -> None:
+async def test_script_that_handles_sigterm_is_told_to_stop_and_writes_its_model(nodes: Nodes) -> None:
     (nodes.folder / "stubborn.py").write_text(textwrap.dedent(STUBBORN))
     node = nodes.start("n0", script=[str(nodes.folder / "stubborn.py"), *trainer()])
+    await node.training()
+    node.signal(signal.SIGTERM)
+    assert await node.ended() == 0, node.text()
+    assert node.model.exists()
+
+
+async def test_a_second_signal_ends_a_node_and_its_script_at_once(nodes: Nodes) -> None:
+    (nodes.folder / "stuck.py").write_text(textwrap.dedent(STUCK))
+    node = nodes.start("n0", script=[str(nodes.folder / "stuck.py"), *trainer()])
     script = (await node.training()).trainer_pid
     node.signal(signal.SIGTERM)
-    await node.says("stopping")
-    steps = len(node.events("step"))
-    await node.until(lambda: len(node.events("step")) > steps, "a step after the first signal")
+    await node.says("wrote the model")
     assert node.process.poll() is None
     node.signal(signal.SIGTERM)
     assert await node.ended() == 128 + signal.SIGTERM
