@@ -10,6 +10,7 @@ import pytest
 
 from adpsgd_node.codecs import codec_named
 from adpsgd_node.core.exchange.frame import Abort, AbortReason, Accept, Chunk, Close, CodecName, Open
+from adpsgd_node.core.exchange.initiator import InitiatorState
 from adpsgd_node.core.exchange.outcome import Outcome
 from adpsgd_node.core.tensor import Segment, TensorSpec
 from adpsgd_node.daemon.initiate import Initiation
@@ -104,7 +105,8 @@ async def test_abort_with_any_index_ends_in_good_order(plane: Plane, index: int)
     stream.inbox.put_nowait(encode_frame(Abort(AbortReason.NON_FINITE_THEIRS, index)))
     initiation = _initiation(plane, stream)
     running = asyncio.create_task(initiation.run())
-    await asyncio.sleep(0.01)
+    while initiation.machine.state in (InitiatorState.OPENING, InitiatorState.STREAMING):
+        await asyncio.sleep(0)
     stream.inbox.put_nowait(None)
     ended = await running
     assert ended.outcome in (Outcome.PARTIAL, Outcome.BROKEN)
