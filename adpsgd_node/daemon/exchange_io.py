@@ -104,12 +104,6 @@ class ExchangeEngine:
         """Broken exchanges not yet resolved, in both roles, those with dead peers included."""
         return len(self._settling.peers) + max(0, len(self.journal) - self.inbound)
 
-    @property
-    def unsettled_with_live_peers(self) -> int:
-        """Those of them that a live peer should resolve soon."""
-        waiting = [*self._settling.peers, *self.journal.initiators()]
-        return max(0, sum(self._around.address_of(peer) is not None for peer in waiting) - self.inbound)
-
     def may_exchange_with(self, peer: NodeId) -> bool:
         """Tell whether the last exchange with this peer is resolved."""
         return peer not in self._settling.peers

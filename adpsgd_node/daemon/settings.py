@@ -9,6 +9,7 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adpsgd_node import address
 from adpsgd_node.core.exchange.frame import CodecName
 from adpsgd_node.ids import MAX_NAME_LENGTH, Address, valid_name
 from adpsgd_node.setting import SettingError, choice
@@ -91,7 +92,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         host, port = split_address("listen", self.listen)
-        if not self.insecure and not _is_loopback(host):
+        if not self.insecure and not address.is_loopback(host):
             raise SettingError("listen", self.listen, "a loopback address, or --insecure: traffic is not encrypted yet")
         if self.advertise:
             advertised_host, advertised_port = split_address("advertise", self.advertise)
@@ -240,21 +241,11 @@ class NodeConfig:
 
 
 def split_address(key: str, text: str) -> tuple[str, int]:
-    """Cut `host:port` (IPv6 hosts in brackets) in two. Raises `SettingError` naming the setting `key`."""
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    host = host[1:-1] if bracketed else host
-    valid_port = port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535
-    if not colon or not host or not valid_port or (":" in host) != bracketed or re.search(r"[\s/]", host):
-        raise SettingError(key, text, "host:port with a port from 0 to 65535, IPv6 hosts as [::1]:7400")
-    return host, int(port)
-
-
-def _is_loopback(host: str) -> bool:
+    """Cut `host:port` in two. Raises `SettingError` naming the setting `key`."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return address.split_address(text)
     except ValueError:
-        return host == "localhost"  # any other name may resolve to an address that others reach
+        raise SettingError(key, text, address.ADDRESS_FORM) from None
 
 
 def _is_wildcard(host: str) -> bool:

@@ -6,17 +6,18 @@ or a channel is secure.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
 import grpc.aio
 
+from adpsgd_node.address import is_loopback
+from adpsgd_node.address import split_address as parts_of
 from adpsgd_node.errors import ConfigError
 from adpsgd_node.ids import Address
 
-__all__ = ["Credentials", "is_loopback", "split_address"]
+__all__ = ["Credentials", "split_address"]
 
 ChannelOption = tuple[str, int]
 
@@ -28,7 +29,7 @@ class Credentials:
 
     def check(self, listen: Address) -> None:
         """Raise `ConfigError` unless `listen` is on loopback or the user accepted an open port."""
-        if not self.insecure and not is_loopback(listen):
+        if not self.insecure and not is_loopback(split_address(listen)[0]):
             raise ConfigError(
                 f"{listen} can be reached from other machines, and connections are not encrypted or authenticated yet. "
                 "Pass --insecure on a network you trust, or listen on 127.0.0.1."
@@ -36,7 +37,7 @@ class Credentials:
 
     def exposed(self, listen: Address) -> bool:
         """Tell whether `listen` is an open port that others can reach: to be shown in log, status and metrics."""
-        return not is_loopback(listen)
+        return not is_loopback(split_address(listen)[0])
 
     def bind(self, server: grpc.aio.Server, listen: Address) -> int:
         """Add the port to `server`; returns its number, 0 or RuntimeError when it cannot be bound."""
@@ -49,19 +50,7 @@ class Credentials:
 
 def split_address(address: Address) -> tuple[str, int]:
     """Return host (without brackets) and port. Raises `ConfigError`."""
-    host, colon, port = address.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535 or (":" in host and not bracketed):
-        raise ConfigError(f"{address!r} is no address: write host:port, for example 10.0.0.7:7800 or [::1]:7800")
-    return (host[1:-1] if bracketed else host), int(port)
-
-
-def is_loopback(address: Address) -> bool:
-    """Tell whether only this machine can reach `address`. Names other than localhost count as reachable."""
-    host, _ = split_address(address)
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        return parts_of(address)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
