@@ -16,7 +16,9 @@ from adpsgd_node.setting import SettingError, choice
 
 __all__ = [
     "AlgorithmName",
+    "CheckpointConfig",
     "ExchangeConfig",
+    "JoiningConfig",
     "MembershipPreset",
     "NetworkConfig",
     "NodeConfig",
@@ -43,6 +45,10 @@ MAX_EXCHANGES_PER_STEP = 16.0
 MAX_SEEDS = 64
 MAX_EDGES = 100_000
 MAX_RESTARTS = 1000
+MAX_DONORS = 16
+MIN_DONOR_BYTES_PER_S = 64 << 10
+MAX_DONOR_BYTES_PER_S = 1 << 40
+MAX_CHECKPOINTS = 100
 MAX_SEED = (1 << 63) - 1
 MAX_WAIT_S = 7 * 24 * 3600.0
 """Longest time any setting may ask to wait for."""
@@ -87,6 +93,8 @@ class NetworkConfig:
     """Allow peers beyond this machine although the connection is neither encrypted nor authenticated."""
     join_timeout_s: float = 300.0
     """Seconds to look for a live seed before giving up; 0: for ever."""
+    outbound_only: bool = False
+    """Nobody can dial this node (NAT, firewall): it only calls others, and starts every exchange itself."""
     membership: MembershipPreset = MembershipPreset.LAN
     """Failure detector's times: `local` (one machine), `lan`, or `wan`."""
 
@@ -138,6 +146,8 @@ class ExchangeConfig:
     """Exchanges served for peers at one time, 1 or 2; more are declined as busy."""
     exchanges_per_step: float = 1.0
     """Exchanges started per local step when the network keeps up; above 0, at most 16."""
+    clip_exchange: float = 0.0
+    """Move no chunk by more than this part of the smaller side's norm in one exchange; 0: no bound, at most 1."""
 
     def __post_init__(self) -> None:
         if self.topology is TopologyName.CUSTOM and not self.edges:
@@ -155,9 +165,43 @@ class ExchangeConfig:
             raise SettingError("chunk_bytes", self.chunk_bytes, f"a multiple of {CHUNK_ALIGNMENT_BYTES}, e.g. {below}")
         _check_range("window", self.window, 1, MAX_WINDOW)
         _check_range("max_inbound", self.max_inbound, 1, MAX_INBOUND)
+        _check_range("clip_exchange", self.clip_exchange, 0, 1)
         if not 0 < self.exchanges_per_step <= MAX_EXCHANGES_PER_STEP:
             expected = f"a number above 0, at most {MAX_EXCHANGES_PER_STEP:g}"
             raise SettingError("exchanges_per_step", self.exchanges_per_step, expected)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoiningConfig:
+    """How a joining node fetches the model, and what giving it may cost this one."""
+
+    donors: int = 3
+    """Peers the model is fetched from at once, 1 to 16."""
+    donor_bytes_per_s: int = 64 << 20
+    """Most bytes of the model this node gives to all joiners together in a second, 64 KiB or more."""
+
+    def __post_init__(self) -> None:
+        _check_range("donors", self.donors, 1, MAX_DONORS)
+        _check_range("donor_bytes_per_s", self.donor_bytes_per_s, MIN_DONOR_BYTES_PER_S, MAX_DONOR_BYTES_PER_S)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointConfig:
+    """What this node keeps on disk, and when it starts from it."""
+
+    checkpoint_interval_s: float = 300.0
+    """Seconds between two checkpoints while training; 0: only on demand and when the node drains."""
+    checkpoint_keep: int = 2
+    """Checkpoints kept, 1 to 100; older ones are removed."""
+    checkpoints: Path | None = None
+    """Folder of the checkpoints; empty: `checkpoints` in the output folder."""
+    cold_start_timeout_s: float = 30.0
+    """Seconds to wait, when nobody has a live model, for the members the own checkpoint names; 0: none."""
+
+    def __post_init__(self) -> None:
+        _check_range("checkpoint_interval_s", self.checkpoint_interval_s, 0, MAX_WAIT_S)
+        _check_range("checkpoint_keep", self.checkpoint_keep, 1, MAX_CHECKPOINTS)
+        _check_range("cold_start_timeout_s", self.cold_start_timeout_s, 0, MAX_WAIT_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,8 +263,12 @@ class NodeConfig:
     """Only `ad-psgd` in this version."""
     seed: int = 0
     """Of this node's random choices, mixed with its name, so that all nodes may be given the same one."""
+    drain_timeout_s: float = 30.0
+    """Seconds that leaving may take (SIGTERM, `adpsgd-node drain`): last exchange, settling, checkpoint."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
+    joining: JoiningConfig = field(default_factory=JoiningConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
@@ -233,6 +281,7 @@ class NodeConfig:
             later = ", ".join(choice(name) for name in AlgorithmName if name is not AlgorithmName.AD_PSGD)
             raise SettingError("algorithm", self.algorithm, f"ad-psgd; {later} are not built yet")
         _check_range("seed", self.seed, 0, MAX_SEED)
+        _check_range("drain_timeout_s", self.drain_timeout_s, 1, MAX_WAIT_S)
 
     @property
     def folder(self) -> Path:

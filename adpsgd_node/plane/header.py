@@ -70,12 +70,17 @@ class Header:
     fold_commit = _Field(_TRAINER + 56, np.uint64, int)
     """First element of the block whose fold stands in the redo log, plus 1; 0: the log is empty."""
 
+    state_saved = _Field(_TRAINER + 64, np.uint64, int)
+    """Number of the last `save_state` that the trainer has carried out, or failed at."""
+
     command = _Field(_DAEMON, np.uint64, Command)
     global_steps = _Field(_DAEMON + 8, np.uint64, int)
     global_samples = _Field(_DAEMON + 16, np.uint64, int)
     target_samples = _Field(_DAEMON + 24, np.uint64, int)
     """Samples of all nodes together after which the run stops; 0: no target."""
     exchanges = _Field(_DAEMON + 32, np.uint64, int)
+    save_state = _Field(_DAEMON + 40, np.uint64, int)
+    """Raised to have the trainer write its part of a checkpoint at its next step boundary."""
 
     def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
         self._memory = memory[:HEADER_BYTES]

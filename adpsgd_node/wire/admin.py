@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
@@ -29,6 +30,8 @@ class MemberStatus:
     steps: int
     samples: int
     neighbor: bool
+    quarantine: str = ""
+    """Why the asked node exchanges nothing with it for now; empty: all is well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,10 @@ class Status:
     """0: no trainer attached."""
     trainer_restarts: int
     output: str
+    checkpoint: str = ""
+    """Folder of the newest checkpoint; empty: none."""
+    checkpoint_age_s: float = math.nan
+    """NaN: none."""
 
 
 _PLAIN_FIELDS = tuple(name for name in Status.__slots__ if name not in ("self_member", "members"))
@@ -79,7 +86,9 @@ def encode_status(status: Status) -> bytes:
     message = admin_pb2.StatusResponse(**{name: getattr(status, name) for name in _PLAIN_FIELDS})
     _fill_member(message.self, status.self_member)
     for entry in status.members:
-        added = message.members.add(steps=entry.steps, samples=entry.samples, neighbor=entry.neighbor)
+        added = message.members.add(
+            steps=entry.steps, samples=entry.samples, neighbor=entry.neighbor, quarantine=entry.quarantine
+        )
         _fill_member(added.member, entry.member)
     return message.SerializeToString()
 
@@ -96,7 +105,8 @@ def decode_status(data: bytes) -> Status:
     if len(message.members) > MAX_MEMBERS:
         raise WireError(f"a status of {len(message.members)} members came; at most {MAX_MEMBERS} are read")
     members = tuple(
-        MemberStatus(_member(entry.member), entry.steps, entry.samples, entry.neighbor) for entry in message.members
+        MemberStatus(_member(entry.member), entry.steps, entry.samples, entry.neighbor, entry.quarantine)
+        for entry in message.members
     )
     plain = {name: getattr(message, name) for name in _PLAIN_FIELDS}
     plain["run_id"] = check.run_id(message.run_id)
@@ -112,6 +122,7 @@ def _fill_member(message: membership_pb2.Member, member: Member) -> None:
             incarnation=member.incarnation,
             state=f"MEMBER_STATE_{member.state.name}",
             phase=f"PHASE_{member.phase.name}",
+            outbound_only=member.outbound_only,
         )
     )
 
@@ -123,4 +134,5 @@ def _member(message: membership_pb2.Member) -> Member:
         incarnation=message.incarnation,
         state=check.chosen(MemberState, message.state, "state"),
         phase=check.chosen(Phase, message.phase, "phase"),
+        outbound_only=message.outbound_only,
     )

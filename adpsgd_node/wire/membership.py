@@ -154,6 +154,7 @@ def _member_to_proto(member: Member) -> pb.Member:
         incarnation=member.incarnation,
         state=cast("pb.MemberState", int(member.state)),
         phase=cast("pb.Phase", int(member.phase)),
+        outbound_only=member.outbound_only,
     )
 
 
@@ -177,6 +178,7 @@ def _member(message: pb.Member, field: str) -> Member:
         incarnation=check.at_most(message.incarnation, limits.MAX_INCARNATION, f"{field}.incarnation"),
         state=check.chosen(MemberState, message.state, f"{field}.state"),
         phase=check.chosen(Phase, message.phase, f"{field}.phase"),
+        outbound_only=message.outbound_only,
     )
 
 

@@ -34,9 +34,11 @@ def example_status(name: str = "node-0", run: str = "demo") -> Status:
         samples_target=12800,
         unsettled=1,
         problem="clock stands still",
-        members=(MemberStatus(own, 100, 3200, False), MemberStatus(peer, 90, 2880, True)),
+        members=(MemberStatus(own, 100, 3200, False), MemberStatus(peer, 90, 2880, True, "norm jump")),
         http_address="127.0.0.1:8400",
         trainer_pid=4711,
         trainer_restarts=1,
         output="/somewhere/out",
+        checkpoint="/somewhere/out/checkpoints/000004",
+        checkpoint_age_s=31.5,
     )

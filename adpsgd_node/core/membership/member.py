@@ -30,6 +30,7 @@ class Phase(enum.IntEnum):
     AGREED = 6
     FINISHED = 7
     POISONED = 8
+    DRAINING = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Member:
     """Raised only by the member itself: to refute a suspicion and to announce a new phase."""
     state: MemberState
     phase: Phase
+    outbound_only: bool = False
+    """Nobody can dial it: it calls the others, and hears what waits for it in the answers."""
 
     @property
     def name(self) -> str:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from adpsgd_node.wire.v1 import membership_pb2 as adpsgd__node_dot_wire_dot_v1_dot_membership__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61\x64psgd_node/wire/v1/admin.proto\x12\tadpsgd.v1\x1a$adpsgd_node/wire/v1/membership.proto\"\x0f\n\rStatusRequest\"c\n\x0cMemberStatus\x12!\n\x06member\x18\x01 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12\r\n\x05steps\x18\x02 \x01(\x04\x12\x0f\n\x07samples\x18\x03 \x01(\x04\x12\x10\n\x08neighbor\x18\x04 \x01(\x08\"\xbd\x04\n\x0eStatusResponse\x12\x1f\n\x04self\x18\x01 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08insecure\x18\x04 \x01(\x08\x12\x11\n\talgorithm\x18\x05 \x01(\t\x12\x10\n\x08topology\x18\x06 \x01(\t\x12\r\n\x05\x63odec\x18\x07 \x01(\t\x12\x10\n\x08uptime_s\x18\x08 \x01(\x01\x12\x0c\n\x04step\x18\t \x01(\x04\x12\x0f\n\x07samples\x18\n \x01(\x04\x12\x15\n\rsamples_per_s\x18\x0b \x01(\x01\x12\x0c\n\x04loss\x18\x0c \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\r \x01(\x01\x12\x1b\n\x13\x65xchanges_initiated\x18\x0e \x01(\x04\x12\x1b\n\x13\x65xchanges_responded\x18\x0f \x01(\x04\x12\x1a\n\x12\x63onsensus_distance\x18\x10 \x01(\x01\x12\x13\n\x0bsteps_total\x18\x11 \x01(\x04\x12\x15\n\rsamples_total\x18\x12 \x01(\x04\x12\x16\n\x0esamples_target\x18\x13 \x01(\x04\x12\x11\n\tunsettled\x18\x14 \x01(\x04\x12\x0f\n\x07problem\x18\x15 \x01(\t\x12(\n\x07members\x18\x16 \x03(\x0b\x32\x17.adpsgd.v1.MemberStatus\x12\x14\n\x0chttp_address\x18\x17 \x01(\t\x12\x13\n\x0btrainer_pid\x18\x18 \x01(\r\x12\x18\n\x10trainer_restarts\x18\x19 \x01(\r\x12\x0e\n\x06output\x18\x1a \x01(\t2F\n\x05\x41\x64min\x12=\n\x06Status\x12\x18.adpsgd.v1.StatusRequest\x1a\x19.adpsgd.v1.StatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61\x64psgd_node/wire/v1/admin.proto\x12\tadpsgd.v1\x1a$adpsgd_node/wire/v1/membership.proto\"\x0f\n\rStatusRequest\"w\n\x0cMemberStatus\x12!\n\x06member\x18\x01 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12\r\n\x05steps\x18\x02 \x01(\x04\x12\x0f\n\x07samples\x18\x03 \x01(\x04\x12\x10\n\x08neighbor\x18\x04 \x01(\x08\x12\x12\n\nquarantine\x18\x05 \x01(\t\"\xeb\x04\n\x0eStatusResponse\x12\x1f\n\x04self\x18\x01 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08insecure\x18\x04 \x01(\x08\x12\x11\n\talgorithm\x18\x05 \x01(\t\x12\x10\n\x08topology\x18\x06 \x01(\t\x12\r\n\x05\x63odec\x18\x07 \x01(\t\x12\x10\n\x08uptime_s\x18\x08 \x01(\x01\x12\x0c\n\x04step\x18\t \x01(\x04\x12\x0f\n\x07samples\x18\n \x01(\x04\x12\x15\n\rsamples_per_s\x18\x0b \x01(\x01\x12\x0c\n\x04loss\x18\x0c \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\r \x01(\x01\x12\x1b\n\x13\x65xchanges_initiated\x18\x0e \x01(\x04\x12\x1b\n\x13\x65xchanges_responded\x18\x0f \x01(\x04\x12\x1a\n\x12\x63onsensus_distance\x18\x10 \x01(\x01\x12\x13\n\x0bsteps_total\x18\x11 \x01(\x04\x12\x15\n\rsamples_total\x18\x12 \x01(\x04\x12\x16\n\x0esamples_target\x18\x13 \x01(\x04\x12\x11\n\tunsettled\x18\x14 \x01(\x04\x12\x0f\n\x07problem\x18\x15 \x01(\t\x12(\n\x07members\x18\x16 \x03(\x0b\x32\x17.adpsgd.v1.MemberStatus\x12\x14\n\x0chttp_address\x18\x17 \x01(\t\x12\x13\n\x0btrainer_pid\x18\x18 \x01(\r\x12\x18\n\x10trainer_restarts\x18\x19 \x01(\r\x12\x0e\n\x06output\x18\x1a \x01(\t\x12\x12\n\ncheckpoint\x18\x1b \x01(\t\x12\x18\n\x10\x63heckpoint_age_s\x18\x1c \x01(\x01\"!\n\x0c\x44rainRequest\x12\x11\n\ttimeout_s\x18\x01 \x01(\x01\"/\n\rDrainResponse\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x11\n\ttimeout_s\x18\x02 \x01(\x01\"&\n\x11\x43heckpointRequest\x12\x11\n\ttimeout_s\x18\x01 \x01(\x01\"3\n\x12\x43heckpointResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t2\xcd\x01\n\x05\x41\x64min\x12=\n\x06Status\x12\x18.adpsgd.v1.StatusRequest\x1a\x19.adpsgd.v1.StatusResponse\x12:\n\x05\x44rain\x12\x17.adpsgd.v1.DrainRequest\x1a\x18.adpsgd.v1.DrainResponse\x12I\n\nCheckpoint\x12\x1c.adpsgd.v1.CheckpointRequest\x1a\x1d.adpsgd.v1.CheckpointResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,9 +35,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREQUEST']._serialized_start=84
   _globals['_STATUSREQUEST']._serialized_end=99
   _globals['_MEMBERSTATUS']._serialized_start=101
-  _globals['_MEMBERSTATUS']._serialized_end=200
-  _globals['_STATUSRESPONSE']._serialized_start=203
-  _globals['_STATUSRESPONSE']._serialized_end=776
-  _globals['_ADMIN']._serialized_start=778
-  _globals['_ADMIN']._serialized_end=848
+  _globals['_MEMBERSTATUS']._serialized_end=220
+  _globals['_STATUSRESPONSE']._serialized_start=223
+  _globals['_STATUSRESPONSE']._serialized_end=842
+  _globals['_DRAINREQUEST']._serialized_start=844
+  _globals['_DRAINREQUEST']._serialized_end=877
+  _globals['_DRAINRESPONSE']._serialized_start=879
+  _globals['_DRAINRESPONSE']._serialized_end=926
+  _globals['_CHECKPOINTREQUEST']._serialized_start=928
+  _globals['_CHECKPOINTREQUEST']._serialized_end=966
+  _globals['_CHECKPOINTRESPONSE']._serialized_start=968
+  _globals['_CHECKPOINTRESPONSE']._serialized_end=1019
+  _globals['_ADMIN']._serialized_start=1022
+  _globals['_ADMIN']._serialized_end=1227
 # @@protoc_insertion_point(module_scope)

@@ -12,19 +12,21 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class MemberStatus(_message.Message):
-    __slots__ = ("member", "steps", "samples", "neighbor")
+    __slots__ = ("member", "steps", "samples", "neighbor", "quarantine")
     MEMBER_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOR_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINE_FIELD_NUMBER: _ClassVar[int]
     member: _membership_pb2.Member
     steps: int
     samples: int
     neighbor: bool
-    def __init__(self, member: _Optional[_Union[_membership_pb2.Member, _Mapping]] = ..., steps: _Optional[int] = ..., samples: _Optional[int] = ..., neighbor: _Optional[bool] = ...) -> None: ...
+    quarantine: str
+    def __init__(self, member: _Optional[_Union[_membership_pb2.Member, _Mapping]] = ..., steps: _Optional[int] = ..., samples: _Optional[int] = ..., neighbor: _Optional[bool] = ..., quarantine: _Optional[str] = ...) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("self", "run_id", "version", "insecure", "algorithm", "topology", "codec", "uptime_s", "step", "samples", "samples_per_s", "loss", "accuracy", "exchanges_initiated", "exchanges_responded", "consensus_distance", "steps_total", "samples_total", "samples_target", "unsettled", "problem", "members", "http_address", "trainer_pid", "trainer_restarts", "output")
+    __slots__ = ("self", "run_id", "version", "insecure", "algorithm", "topology", "codec", "uptime_s", "step", "samples", "samples_per_s", "loss", "accuracy", "exchanges_initiated", "exchanges_responded", "consensus_distance", "steps_total", "samples_total", "samples_target", "unsettled", "problem", "members", "http_address", "trainer_pid", "trainer_restarts", "output", "checkpoint", "checkpoint_age_s")
     SELF_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +53,8 @@ class StatusResponse(_message.Message):
     TRAINER_PID_FIELD_NUMBER: _ClassVar[int]
     TRAINER_RESTARTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_AGE_S_FIELD_NUMBER: _ClassVar[int]
     self: _membership_pb2.Member
     run_id: str
     version: str
@@ -77,4 +81,34 @@ class StatusResponse(_message.Message):
     trainer_pid: int
     trainer_restarts: int
     output: str
-    def __init__(self_, self: _Optional[_Union[_membership_pb2.Member, _Mapping]] = ..., run_id: _Optional[str] = ..., version: _Optional[str] = ..., insecure: _Optional[bool] = ..., algorithm: _Optional[str] = ..., topology: _Optional[str] = ..., codec: _Optional[str] = ..., uptime_s: _Optional[float] = ..., step: _Optional[int] = ..., samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., exchanges_initiated: _Optional[int] = ..., exchanges_responded: _Optional[int] = ..., consensus_distance: _Optional[float] = ..., steps_total: _Optional[int] = ..., samples_total: _Optional[int] = ..., samples_target: _Optional[int] = ..., unsettled: _Optional[int] = ..., problem: _Optional[str] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., http_address: _Optional[str] = ..., trainer_pid: _Optional[int] = ..., trainer_restarts: _Optional[int] = ..., output: _Optional[str] = ...) -> None: ...
+    checkpoint: str
+    checkpoint_age_s: float
+    def __init__(self_, self: _Optional[_Union[_membership_pb2.Member, _Mapping]] = ..., run_id: _Optional[str] = ..., version: _Optional[str] = ..., insecure: _Optional[bool] = ..., algorithm: _Optional[str] = ..., topology: _Optional[str] = ..., codec: _Optional[str] = ..., uptime_s: _Optional[float] = ..., step: _Optional[int] = ..., samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., exchanges_initiated: _Optional[int] = ..., exchanges_responded: _Optional[int] = ..., consensus_distance: _Optional[float] = ..., steps_total: _Optional[int] = ..., samples_total: _Optional[int] = ..., samples_target: _Optional[int] = ..., unsettled: _Optional[int] = ..., problem: _Optional[str] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., http_address: _Optional[str] = ..., trainer_pid: _Optional[int] = ..., trainer_restarts: _Optional[int] = ..., output: _Optional[str] = ..., checkpoint: _Optional[str] = ..., checkpoint_age_s: _Optional[float] = ...) -> None: ...
+
+class DrainRequest(_message.Message):
+    __slots__ = ("timeout_s",)
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    timeout_s: float
+    def __init__(self, timeout_s: _Optional[float] = ...) -> None: ...
+
+class DrainResponse(_message.Message):
+    __slots__ = ("pid", "timeout_s")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    timeout_s: float
+    def __init__(self, pid: _Optional[int] = ..., timeout_s: _Optional[float] = ...) -> None: ...
+
+class CheckpointRequest(_message.Message):
+    __slots__ = ("timeout_s",)
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    timeout_s: float
+    def __init__(self, timeout_s: _Optional[float] = ...) -> None: ...
+
+class CheckpointResponse(_message.Message):
+    __slots__ = ("path", "problem")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    problem: str
+    def __init__(self, path: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...

@@ -26,12 +26,14 @@ class DeclineReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECLINE_REASON_SETTLED: _ClassVar[DeclineReason]
     DECLINE_REASON_STOPPING: _ClassVar[DeclineReason]
     DECLINE_REASON_IDENTITY: _ClassVar[DeclineReason]
+    DECLINE_REASON_QUARANTINED: _ClassVar[DeclineReason]
 
 class AbortReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ABORT_REASON_UNSPECIFIED: _ClassVar[AbortReason]
     ABORT_REASON_NON_FINITE_THEIRS: _ClassVar[AbortReason]
     ABORT_REASON_NON_FINITE_OWN: _ClassVar[AbortReason]
+    ABORT_REASON_NORM_JUMP: _ClassVar[AbortReason]
 
 class SettleOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -53,9 +55,11 @@ DECLINE_REASON_POISONED: DeclineReason
 DECLINE_REASON_SETTLED: DeclineReason
 DECLINE_REASON_STOPPING: DeclineReason
 DECLINE_REASON_IDENTITY: DeclineReason
+DECLINE_REASON_QUARANTINED: DeclineReason
 ABORT_REASON_UNSPECIFIED: AbortReason
 ABORT_REASON_NON_FINITE_THEIRS: AbortReason
 ABORT_REASON_NON_FINITE_OWN: AbortReason
+ABORT_REASON_NORM_JUMP: AbortReason
 SETTLE_OUTCOME_UNSPECIFIED: SettleOutcome
 SETTLE_OUTCOME_SETTLED: SettleOutcome
 SETTLE_OUTCOME_UNKNOWN: SettleOutcome
@@ -63,7 +67,7 @@ SETTLE_OUTCOME_REBOOTED: SettleOutcome
 SETTLE_OUTCOME_REFUSED: SettleOutcome
 
 class Open(_message.Message):
-    __slots__ = ("protocol", "run_id", "schema", "initiator", "boot", "exchange_id", "responder", "responder_boot", "codec", "chunk_bytes", "chunk_count", "step", "progress")
+    __slots__ = ("protocol", "run_id", "schema", "initiator", "boot", "exchange_id", "responder", "responder_boot", "codec", "chunk_bytes", "chunk_count", "step", "progress", "clip")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +81,7 @@ class Open(_message.Message):
     CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    CLIP_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     run_id: str
     schema: bytes
@@ -90,7 +95,8 @@ class Open(_message.Message):
     chunk_count: int
     step: int
     progress: _containers.RepeatedCompositeFieldContainer[_membership_pb2.ProgressEntry]
-    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ..., initiator: _Optional[str] = ..., boot: _Optional[int] = ..., exchange_id: _Optional[int] = ..., responder: _Optional[str] = ..., responder_boot: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., chunk_bytes: _Optional[int] = ..., chunk_count: _Optional[int] = ..., step: _Optional[int] = ..., progress: _Optional[_Iterable[_Union[_membership_pb2.ProgressEntry, _Mapping]]] = ...) -> None: ...
+    clip: float
+    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ..., initiator: _Optional[str] = ..., boot: _Optional[int] = ..., exchange_id: _Optional[int] = ..., responder: _Optional[str] = ..., responder_boot: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., chunk_bytes: _Optional[int] = ..., chunk_count: _Optional[int] = ..., step: _Optional[int] = ..., progress: _Optional[_Iterable[_Union[_membership_pb2.ProgressEntry, _Mapping]]] = ..., clip: _Optional[float] = ...) -> None: ...
 
 class Accept(_message.Message):
     __slots__ = ("step", "progress")
@@ -109,14 +115,16 @@ class Decline(_message.Message):
     def __init__(self, reason: _Optional[_Union[DeclineReason, str]] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class Chunk(_message.Message):
-    __slots__ = ("index", "applied_through", "data")
+    __slots__ = ("index", "applied_through", "data", "scale")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     APPLIED_THROUGH_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
     index: int
     applied_through: int
     data: bytes
-    def __init__(self, index: _Optional[int] = ..., applied_through: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    scale: float
+    def __init__(self, index: _Optional[int] = ..., applied_through: _Optional[int] = ..., data: _Optional[bytes] = ..., scale: _Optional[float] = ...) -> None: ...
 
 class Abort(_message.Message):
     __slots__ = ("reason", "index")

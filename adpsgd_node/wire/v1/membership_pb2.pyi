@@ -26,6 +26,7 @@ class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PHASE_AGREED: _ClassVar[Phase]
     PHASE_FINISHED: _ClassVar[Phase]
     PHASE_POISONED: _ClassVar[Phase]
+    PHASE_DRAINING: _ClassVar[Phase]
 
 class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -49,6 +50,7 @@ PHASE_SETTLING: Phase
 PHASE_AGREED: Phase
 PHASE_FINISHED: Phase
 PHASE_POISONED: Phase
+PHASE_DRAINING: Phase
 REFUSAL_REASON_UNSPECIFIED: RefusalReason
 REFUSAL_REASON_RUN: RefusalReason
 REFUSAL_REASON_PROTOCOL: RefusalReason
@@ -57,20 +59,22 @@ REFUSAL_REASON_FULL: RefusalReason
 REFUSAL_REASON_SCHEMA: RefusalReason
 
 class Member(_message.Message):
-    __slots__ = ("name", "boot", "address", "incarnation", "state", "phase")
+    __slots__ = ("name", "boot", "address", "incarnation", "state", "phase", "outbound_only")
     NAME_FIELD_NUMBER: _ClassVar[int]
     BOOT_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
+    OUTBOUND_ONLY_FIELD_NUMBER: _ClassVar[int]
     name: str
     boot: int
     address: str
     incarnation: int
     state: MemberState
     phase: Phase
-    def __init__(self, name: _Optional[str] = ..., boot: _Optional[int] = ..., address: _Optional[str] = ..., incarnation: _Optional[int] = ..., state: _Optional[_Union[MemberState, str]] = ..., phase: _Optional[_Union[Phase, str]] = ...) -> None: ...
+    outbound_only: bool
+    def __init__(self, name: _Optional[str] = ..., boot: _Optional[int] = ..., address: _Optional[str] = ..., incarnation: _Optional[int] = ..., state: _Optional[_Union[MemberState, str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., outbound_only: _Optional[bool] = ...) -> None: ...
 
 class ProgressEntry(_message.Message):
     __slots__ = ("name", "boot", "steps", "samples")
@@ -141,16 +145,18 @@ class Refusal(_message.Message):
     def __init__(self, reason: _Optional[_Union[RefusalReason, str]] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
-    __slots__ = ("protocol", "run_id", "source", "progress")
+    __slots__ = ("protocol", "run_id", "source", "progress", "members")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     run_id: str
     source: Member
     progress: _containers.RepeatedCompositeFieldContainer[ProgressEntry]
-    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., source: _Optional[_Union[Member, _Mapping]] = ..., progress: _Optional[_Iterable[_Union[ProgressEntry, _Mapping]]] = ...) -> None: ...
+    members: _containers.RepeatedCompositeFieldContainer[Member]
+    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., source: _Optional[_Union[Member, _Mapping]] = ..., progress: _Optional[_Iterable[_Union[ProgressEntry, _Mapping]]] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
     __slots__ = ("refusal", "source", "members", "progress")
@@ -165,5 +171,7 @@ class JoinResponse(_message.Message):
     def __init__(self, refusal: _Optional[_Union[Refusal, _Mapping]] = ..., source: _Optional[_Union[Member, _Mapping]] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., progress: _Optional[_Iterable[_Union[ProgressEntry, _Mapping]]] = ...) -> None: ...
 
 class DeliverResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("packets",)
+    PACKETS_FIELD_NUMBER: _ClassVar[int]
+    packets: _containers.RepeatedCompositeFieldContainer[Packet]
+    def __init__(self, packets: _Optional[_Iterable[_Union[Packet, _Mapping]]] = ...) -> None: ...

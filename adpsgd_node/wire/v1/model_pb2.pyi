@@ -42,40 +42,52 @@ class OfferRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ..., source: _Optional[_Union[_membership_pb2.Member, _Mapping]] = ...) -> None: ...
 
 class OfferResponse(_message.Message):
-    __slots__ = ("refusal", "source", "has_model", "step", "tensors")
+    __slots__ = ("refusal", "source", "has_model", "step", "tensors", "has_checkpoint", "checkpoint_steps", "checkpoint_samples")
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     HAS_MODEL_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    HAS_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_STEPS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     refusal: _membership_pb2.Refusal
     source: _membership_pb2.Member
     has_model: bool
     step: int
     tensors: _containers.RepeatedCompositeFieldContainer[TensorSpec]
-    def __init__(self, refusal: _Optional[_Union[_membership_pb2.Refusal, _Mapping]] = ..., source: _Optional[_Union[_membership_pb2.Member, _Mapping]] = ..., has_model: _Optional[bool] = ..., step: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
+    has_checkpoint: bool
+    checkpoint_steps: int
+    checkpoint_samples: int
+    def __init__(self, refusal: _Optional[_Union[_membership_pb2.Refusal, _Mapping]] = ..., source: _Optional[_Union[_membership_pb2.Member, _Mapping]] = ..., has_model: _Optional[bool] = ..., step: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., has_checkpoint: _Optional[bool] = ..., checkpoint_steps: _Optional[int] = ..., checkpoint_samples: _Optional[int] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
-    __slots__ = ("protocol", "run_id", "schema")
+    __slots__ = ("protocol", "run_id", "schema", "first_chunk", "chunk_count")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    FIRST_CHUNK_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     run_id: str
     schema: bytes
-    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ...) -> None: ...
+    first_chunk: int
+    chunk_count: int
+    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ..., first_chunk: _Optional[int] = ..., chunk_count: _Optional[int] = ...) -> None: ...
 
 class FetchHeader(_message.Message):
-    __slots__ = ("refusal", "chunk_count", "chunk_bytes", "step")
+    __slots__ = ("refusal", "chunk_count", "chunk_bytes", "step", "retry_after_ms")
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
     CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     refusal: _membership_pb2.Refusal
     chunk_count: int
     chunk_bytes: int
     step: int
-    def __init__(self, refusal: _Optional[_Union[_membership_pb2.Refusal, _Mapping]] = ..., chunk_count: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
+    retry_after_ms: int
+    def __init__(self, refusal: _Optional[_Union[_membership_pb2.Refusal, _Mapping]] = ..., chunk_count: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., step: _Optional[int] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
 
 class FetchChunk(_message.Message):
     __slots__ = ("index", "crc32", "data")

@@ -18,7 +18,7 @@ class Attach(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[_model_pb2.TensorSpec, _Mapping]]] = ..., dataset_size: _Optional[int] = ...) -> None: ...
 
 class Attached(_message.Message):
-    __slots__ = ("daemon_pid", "node", "run_id", "schema", "chunk_bytes", "resumed", "output")
+    __slots__ = ("daemon_pid", "node", "run_id", "schema", "chunk_bytes", "resumed", "output", "state_folder")
     DAEMON_PID_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class Attached(_message.Message):
     CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FOLDER_FIELD_NUMBER: _ClassVar[int]
     daemon_pid: int
     node: str
     run_id: str
@@ -33,19 +34,22 @@ class Attached(_message.Message):
     chunk_bytes: int
     resumed: bool
     output: str
-    def __init__(self, daemon_pid: _Optional[int] = ..., node: _Optional[str] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ..., chunk_bytes: _Optional[int] = ..., resumed: _Optional[bool] = ..., output: _Optional[str] = ...) -> None: ...
+    state_folder: str
+    def __init__(self, daemon_pid: _Optional[int] = ..., node: _Optional[str] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ..., chunk_bytes: _Optional[int] = ..., resumed: _Optional[bool] = ..., output: _Optional[str] = ..., state_folder: _Optional[str] = ...) -> None: ...
 
 class Ready(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Go(_message.Message):
-    __slots__ = ("adopted", "donor")
+    __slots__ = ("adopted", "donor", "restore")
     ADOPTED_FIELD_NUMBER: _ClassVar[int]
     DONOR_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_FIELD_NUMBER: _ClassVar[int]
     adopted: bool
     donor: str
-    def __init__(self, adopted: _Optional[bool] = ..., donor: _Optional[str] = ...) -> None: ...
+    restore: str
+    def __init__(self, adopted: _Optional[bool] = ..., donor: _Optional[str] = ..., restore: _Optional[str] = ...) -> None: ...
 
 class Settle(_message.Message):
     __slots__ = ()
