@@ -5,6 +5,7 @@ from __future__ import annotations
 from adpsgd_node.core.exchange.arbiter import HANDSHAKE_REASONS
 from adpsgd_node.core.exchange.frame import Decline, DeclineReason
 from adpsgd_node.core.exchange.outcome import Outcome, Role
+from adpsgd_node.core.exchange.quarantine import Sentence
 from adpsgd_node.daemon.exchange_report import ExchangeReport
 from adpsgd_node.daemon.training import Training
 from adpsgd_node.telemetry.log import EventLog, OncePer
@@ -54,6 +55,22 @@ class Account:
         if report.moved:
             self._moved(report)
 
+    def sentenced(self, sentence: Sentence, now: float, *, member: bool) -> None:
+        """Take note of a peer put into quarantine. member: it belongs to the run, as far as is known here."""
+        offence = sentence.offence
+        self._metrics.quarantined(offence.kind)
+        if not member and not self._rarely.due("quarantine", now):
+            return  # names are cheap: strangers shall not flood the log
+        self._log.warning(
+            "exchanges nothing with a peer for a while: what it sent had to be refused",
+            peer=sentence.peer,
+            reason=offence.kind.value,
+            chunk=offence.index,
+            ratio=f"{offence.ratio:.3g}",
+            quarantine_s=sentence.seconds,
+            offences=sentence.offences,
+        )
+
     def _moved(self, report: ExchangeReport) -> None:
         self.exchanges[report.role] += 1
         self._step_of_last = self._training.progress()[0]
@@ -65,9 +82,10 @@ class Account:
 
     def _declined(self, report: ExchangeReport, decline: Decline, now: float) -> None:
         self._metrics.declined(report.role, decline.reason)
-        if decline.reason not in HANDSHAKE_REASONS or not self._once.due((report.peer.name, decline.reason), now):
+        told = report.role is Role.INITIATOR and decline.reason is DeclineReason.QUARANTINED
+        if not told and decline.reason not in HANDSHAKE_REASONS:
             return
-        if self._rarely.due(decline.reason, now):
+        if self._once.due((report.peer.name, decline.reason), now) and self._rarely.due(decline.reason, now):
             who = "declined" if report.role is Role.RESPONDER else "was declined by"
             reason = DeclineReason(decline.reason).name.lower()
             self._log.warning(f"{who} {report.peer.name}", reason=reason, detail=decline.detail)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import numpy as np
 
 from adpsgd_node.codecs import Codec, codec_named
 from adpsgd_node.core.exchange.arbiter import Terms, judge
@@ -23,15 +19,18 @@ from adpsgd_node.core.exchange.frame import (
 from adpsgd_node.core.exchange.initiator import InitiatorEnded
 from adpsgd_node.core.exchange.journal import ExchangeKey, Journal
 from adpsgd_node.core.exchange.outcome import Outcome, Role, SettleEnd
-from adpsgd_node.core.progress import ProgressEntry
+from adpsgd_node.core.exchange.rate import Rates
+from adpsgd_node.daemon.discipline import Discipline
 from adpsgd_node.daemon.exchange_report import ExchangeReport
 from adpsgd_node.daemon.initiate import Initiation
 from adpsgd_node.daemon.merge import Merge, Side
-from adpsgd_node.daemon.pace import IDLE_S, Pace
-from adpsgd_node.daemon.respond import Response, Undo
+from adpsgd_node.daemon.pace import OPEN_WAIT_S, Pace
+from adpsgd_node.daemon.respond import Response
 from adpsgd_node.daemon.settings import ExchangeConfig
 from adpsgd_node.daemon.settle import Settling
+from adpsgd_node.daemon.surroundings import Surroundings
 from adpsgd_node.daemon.task import Tasks
+from adpsgd_node.daemon.undo import Undo, UndoLog
 from adpsgd_node.errors import StreamBrokenError, TransportError, WireError
 from adpsgd_node.ids import PROTOCOL_VERSION, Address, NodeId, RunId
 from adpsgd_node.net.transport import Stream, StreamMethod, Transport
@@ -39,21 +38,6 @@ from adpsgd_node.plane import Plane
 from adpsgd_node.wire.framing import decode_frame, decode_settle, encode_frame, encode_settled
 
 __all__ = ["ExchangeEngine", "Surroundings"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What the engine asks of the rest of the daemon; each call returns at once."""
-
-    address_of: Callable[[NodeId], Address | None]
-    """Where a member is now; None while it is dead, and once it has left or runs as another boot."""
-    progress: Callable[[], tuple[ProgressEntry, ...]]
-    """News of the run's counters to send along."""
-    report: Callable[[ExchangeReport], None]
-    poisoned: Callable[[int], None]
-    """Told when this node's own chunk turns out not to be finite."""
-    settled: Callable[[SettleEnd], None]
-    """Told how each settling ended, for the metrics."""
 
 
 class ExchangeEngine:
@@ -71,7 +55,6 @@ class ExchangeEngine:
         self.ready = False
         self.poisoned = False
         self.stopping = False
-        self.journal: Journal[Undo] = Journal()
         self.inbound = 0
         self._identity = identity
         self._run_id = run_id
@@ -79,6 +62,9 @@ class ExchangeEngine:
         self._config = config
         self._around = surroundings
         self._settling = Settling(identity, run_id, transport, surroundings.address_of, surroundings.settled, tasks)
+        self._discipline = Discipline(config.clip_exchange, surroundings.sentenced)
+        self._rates = Rates()
+        self._undo = UndoLog(lambda key, chunks: surroundings.kept(Role.RESPONDER, key, chunks))
         self._plane: Plane | None = None
         self._merge: Merge | None = None
         self._last_id = 0
@@ -88,10 +74,15 @@ class ExchangeEngine:
     def use(self, plane: Plane) -> None:
         """Exchange on this plane from now on; what was applied to an earlier one went with it, as with a reboot."""
         self.break_off()
-        for initiator in self.journal.initiators():
-            self.journal.forget(initiator)
-            self._around.settled(SettleEnd.ABANDONED)
         self._plane, self._merge = plane, Merge(plane)
+        for _ in self._undo.use(self._merge):
+            self._around.settled(SettleEnd.ABANDONED)
+        self._discipline.use(plane)
+
+    @property
+    def journal(self) -> Journal[Undo]:
+        """What was applied here for initiators that have not acknowledged it yet."""
+        return self._undo.journal
 
     def break_off(self) -> None:
         """Break all running exchanges: what this node holds must not reach others any more."""
@@ -100,13 +91,40 @@ class ExchangeEngine:
                 stream.cancel()
 
     @property
+    def initiating(self) -> bool:
+        """Whether an exchange that this node started is running."""
+        return self._outbound is not None
+
+    @property
+    def running(self) -> int:
+        """Exchanges that run now, in both roles."""
+        return self.inbound + self.initiating
+
+    @property
     def unsettled(self) -> int:
         """Broken exchanges not yet resolved, in both roles, those with dead peers included."""
         return len(self._settling.peers) + max(0, len(self.journal) - self.inbound)
 
     def may_exchange_with(self, peer: NodeId) -> bool:
-        """Tell whether the last exchange with this peer is resolved."""
-        return peer not in self._settling.peers
+        """Tell whether the last exchange with this peer is resolved, and nothing is held against it."""
+        return peer not in self._settling.peers and not self.quarantine_of(peer)
+
+    def quarantine_of(self, peer: NodeId) -> str:
+        """Say why nothing is exchanged with this peer for now; empty when something is."""
+        return self._discipline.why(peer, asyncio.get_running_loop().time())
+
+    def apart_from(self, peer: NodeId) -> bool:
+        """Tell whether this node and the peer exchange nothing for now, whichever of the two keeps away."""
+        return self._discipline.apart(peer, asyncio.get_running_loop().time())
+
+    @property
+    def quarantined(self) -> int:
+        """How many peers are in quarantine now."""
+        return self._discipline.quarantined(asyncio.get_running_loop().time())
+
+    def refused_by_peers(self) -> str:
+        """Say that several peers refuse what this node sends; empty when they do not."""
+        return self._discipline.problem(asyncio.get_running_loop().time())
 
     def peer_dead(self, peer: NodeId) -> None:
         """Break off what is under way with a member thought dead. It may only be frozen: its settling is kept."""
@@ -116,9 +134,11 @@ class ExchangeEngine:
     def peer_over(self, peer: NodeId) -> None:
         """Forget a boot that has left or was followed by another: its memory is gone, so nothing is to be settled."""
         self.peer_dead(peer)
-        for _ in range(self.journal.forget(peer)):
+        for _ in range(self._undo.forget(peer)):
             self._around.settled(SettleEnd.ABANDONED)
         self._settling.forget(peer)
+        self._discipline.forget(peer)
+        self._rates.forget(peer)
 
     async def initiate(self, peer: NodeId, address: Address, codec_name: CodecName) -> ExchangeReport:
         """Exchange with one peer; reports and returns how it ended, and sees to its settling if it broke."""
@@ -130,7 +150,7 @@ class ExchangeEngine:
         finally:
             self._outbound = None
             self._settling.notify()
-        self._around.report(report)
+        self._report(report)
         return report
 
     async def _initiate(self, peer: NodeId, address: Address, codec_name: CodecName) -> ExchangeReport:
@@ -145,7 +165,13 @@ class ExchangeEngine:
             return ExchangeReport(role=Role.INITIATOR, peer=peer, outcome=outcome, cause=str(error))
         open_ = self._open(peer, codec_name)
         initiation = Initiation(
-            stream, open_, merge, codec_named(codec_name), window=self._config.window, pace=self._pace()
+            stream,
+            open_,
+            merge,
+            codec_named(codec_name),
+            self._discipline.referee(peer),
+            window=self._config.window,
+            pace=self._pace(peer),
         )
         ended = InitiatorEnded(Outcome.BROKEN, 0, cause="cancelled")
         self._streams.setdefault(peer, set()).add(stream)
@@ -153,23 +179,14 @@ class ExchangeEngine:
             ended = await initiation.run()
         finally:
             self._drop(peer, stream)
+            if applied := initiation.machine.applied:
+                self._around.kept(Role.INITIATOR, ExchangeKey(self._identity, open_.exchange_id), applied)
             if ended.outcome is Outcome.BROKEN:
-                self._settling.start(peer, open_.exchange_id, initiation.machine.applied)
-        self._check_poison(initiation, merge, open_.chunk_count)
-        return ExchangeReport(
-            role=Role.INITIATOR,
-            peer=peer,
-            outcome=ended.outcome,
-            seconds=loop.time() - started,
-            bytes_sent=initiation.bytes_sent,
-            bytes_received=initiation.bytes_received,
-            steps_during=self._plane.header.step - first_step,
-            distance=initiation.distance.relative,
-            moved=ended.applied > 0,
-            non_finite=initiation.refused_side is not None or initiation.aborted is not None,
-            decline=ended.decline,
-            cause=ended.cause,
-            progress=initiation.progress,
+                self._settling.start(peer, open_.exchange_id, applied)
+        if merge is self._merge and (ruined := initiation.own_fault()) is not None:  # else the plane was given up
+            self._around.poisoned(ruined)
+        return initiation.report(
+            ended, seconds=loop.time() - started, steps_during=self._plane.header.step - first_step
         )
 
     def _open(self, peer: NodeId, codec_name: CodecName) -> Open:
@@ -188,26 +205,20 @@ class ExchangeEngine:
             chunk_count=len(layout.chunks),
             step=self._plane.header.step,
             progress=self._around.progress(),
+            clip=self._config.clip_exchange,
         )
 
-    def _check_poison(self, initiation: Initiation, merge: Merge, chunk_count: int) -> None:
-        """Look whether it is our own chunk that a peer refused: its word alone is not enough."""
-        if merge is not self._merge:
-            return  # the plane was given up meanwhile
-        if initiation.refused_side is Side.OWN:
-            self._around.poisoned(initiation.machine.applied)
-        elif initiation.aborted is not None:
-            index = initiation.aborted.index
-            if index < chunk_count and not np.isfinite(merge.view(index)).all():
-                self._around.poisoned(index)
+    def _report(self, report: ExchangeReport) -> None:
+        self._discipline.ended(report, asyncio.get_running_loop().time())
+        self._around.report(report)
 
     async def converse(self, stream: Stream) -> None:
         """Serve one inbound exchange."""
         try:
-            async with asyncio.timeout(IDLE_S):
+            async with asyncio.timeout(OPEN_WAIT_S):
                 message = await stream.receive()
         except TimeoutError:
-            raise StreamBrokenError(f"no Open within {IDLE_S:g} s") from None
+            raise StreamBrokenError(f"no Open within {OPEN_WAIT_S:g} s") from None
         if message is None:
             return
         frame = decode_frame(message)
@@ -217,9 +228,7 @@ class ExchangeEngine:
         if decline is not None:
             await stream.send(encode_frame(decline))
             outcome = Outcome.DECLINED if decline.reason is DeclineReason.BUSY else Outcome.REFUSED
-            self._around.report(
-                ExchangeReport(role=Role.RESPONDER, peer=frame.initiator, outcome=outcome, decline=decline)
-            )
+            self._report(ExchangeReport(role=Role.RESPONDER, peer=frame.initiator, outcome=outcome, decline=decline))
             return
         await self._respond(stream, frame, len(message))
 
@@ -246,13 +255,14 @@ class ExchangeEngine:
             barred=self.journal.barred(key),
             unsettled=self.journal.open_with(open_.initiator),
             journal_full=self.journal.full,
+            quarantine=self.quarantine_of(open_.initiator),
         )
 
     def _evict(self) -> None:
         """Make room in a full journal: what a dead initiator left goes first."""
         for initiator in self.journal.initiators():
             if self._around.address_of(initiator) is None:
-                self.journal.forget(initiator)
+                self._undo.forget(initiator)
                 self._around.settled(SettleEnd.EVICTED)
                 return
 
@@ -262,41 +272,29 @@ class ExchangeEngine:
         loop = asyncio.get_running_loop()
         started, first_step = loop.time(), self._plane.header.step
         codec: Codec = codec_named(open_.codec)
-        response = Response(stream, open_, self._merge, codec, self.journal, pace=self._pace())
+        referee = self._discipline.referee(open_.initiator)
+        referee.tighten(open_.clip)
+        pace = self._pace(open_.initiator)
+        response = Response(stream, open_, open_bytes, self._merge, codec, referee, self._undo, pace=pace)
         self.journal.open(response.key)
         self.inbound += 1
         self._streams.setdefault(open_.initiator, set()).add(stream)
-        cause = "cancelled"
         try:
-            ended = await response.run(encode_frame(Accept(first_step, self._around.progress())))
-            cause = ended.cause
+            await response.run(encode_frame(Accept(first_step, self._around.progress())))
         finally:
             self.inbound -= 1
             self._drop(open_.initiator, stream)
             if response.refused_side is Side.OWN:
                 self._around.poisoned(response.machine.merged)
-            self._around.report(
-                ExchangeReport(
-                    role=Role.RESPONDER,
-                    peer=open_.initiator,
-                    outcome=response.outcome,
-                    seconds=loop.time() - started,
-                    bytes_sent=response.bytes_sent,
-                    bytes_received=response.bytes_received + open_bytes,
-                    steps_during=self._plane.header.step - first_step,
-                    distance=response.distance.relative,
-                    moved=response.machine.merged > 0,
-                    non_finite=response.refused_side is not None,
-                    cause=cause,
-                    progress=open_.progress,
-                )
-            )
-        if cause:
+            steps_during = self._plane.header.step - first_step
+            self._report(response.report(seconds=loop.time() - started, steps_during=steps_during))
+        if response.cause:
             stream.cancel()
 
-    def _pace(self) -> Pace:
+    def _pace(self, peer: NodeId) -> Pace:
         assert self._plane is not None
-        return Pace(4 * self._plane.layout.elements)
+        layout = self._plane.layout
+        return Pace(self._rates.of(peer), 4 * layout.elements, layout.chunk_bytes)
 
     def _drop(self, peer: NodeId, stream: Stream) -> None:
         streams = self._streams[peer]
@@ -315,13 +313,18 @@ class ExchangeEngine:
         if settle.responder != self._identity:
             return Settled(SettleOutcome.REBOOTED, 0)
         key = ExchangeKey(settle.initiator, settle.exchange_id)
-        outcome, undo = self.journal.settle(key, settle.applied_through)
-        for index, item in undo:
-            assert self._merge is not None
-            self._merge.revert(item.codec, index, item.theirs, item.mine)
-        return Settled(outcome, len(undo))
+        settled = self._undo.settle(key, settle.applied_through)
+        self._settling.notify()
+        return settled
 
     async def drain(self, timeout_s: float) -> bool:
-        """Accept nothing more; wait until nothing runs and all is settled. Return False when time ran out."""
+        """Accept nothing more; wait until nothing runs and all is settled, in both roles, with peers that live.
+
+        Return False when time ran out.
+        """
         self.stopping = True
-        return await self._settling.drained(timeout_s, lambda: self.inbound == 0 and self._outbound is None)
+        return await self._settling.drained(timeout_s, lambda: not self.running and not self._awaits_settle())
+
+    def _awaits_settle(self) -> bool:
+        """Tell whether a live initiator has yet to say what it applied: only then can the rest be reverted here."""
+        return any(self._around.address_of(initiator) is not None for initiator in self.journal.initiators())

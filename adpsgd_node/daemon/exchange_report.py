@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from adpsgd_node.core.exchange.frame import Decline
+from adpsgd_node.core.exchange.frame import Abort, Decline
 from adpsgd_node.core.exchange.outcome import Outcome, Role
+from adpsgd_node.core.exchange.quarantine import Offence
 from adpsgd_node.core.progress import ProgressEntry
 from adpsgd_node.daemon.merge import Merged
 from adpsgd_node.ids import NodeId
@@ -48,6 +49,10 @@ class ExchangeReport:
     """At least one chunk was averaged."""
     non_finite: bool = False
     """A chunk was refused, on either side, because it was not finite."""
+    offence: Offence | None = None
+    """What this node had to refuse of the peer."""
+    abort: Abort | None = None
+    """What the peer, as responder, would not answer."""
     decline: Decline | None = None
     cause: str = ""
     progress: tuple[ProgressEntry, ...] = ()

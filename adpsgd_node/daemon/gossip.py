@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 
@@ -10,8 +11,10 @@ from adpsgd_node.core.algorithms.ad_psgd import (
     Activity,
     ActivityChanged,
     AdPsgd,
+    Event,
     ExchangeEnded,
     Far,
+    NeighborRenewed,
     NeighborsChanged,
     StartExchange,
     Stepped,
@@ -19,13 +22,15 @@ from adpsgd_node.core.algorithms.ad_psgd import (
 from adpsgd_node.core.exchange.frame import CodecName
 from adpsgd_node.core.exchange.outcome import Outcome
 from adpsgd_node.core.membership.member import Member, Phase
-from adpsgd_node.core.topology import Topology, diameter_bound
+from adpsgd_node.core.topology import Reach, Topology, reach
 from adpsgd_node.daemon.driver import Driver
 from adpsgd_node.daemon.exchange_io import ExchangeEngine
 from adpsgd_node.daemon.exchange_report import ExchangeReport
 from adpsgd_node.daemon.settings import ExchangeConfig
 from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.ids import NodeId
+from adpsgd_node.setting import choice
+from adpsgd_node.telemetry.log import EventLog
 
 __all__ = ["HOLDING", "SETTLED_PHASES", "Gossip"]
 
@@ -34,6 +39,12 @@ HOLDING = frozenset({Phase.TRAINING, Phase.SETTLING, Phase.AGREED, Phase.FINISHE
 
 SETTLED_PHASES = frozenset({Phase.SETTLING, Phase.AGREED, Phase.FINISHED})
 """Phases in which a node does not step any more."""
+
+NOWHERE = Reach((), 0, ())
+"""Around a node that does not hold the model."""
+
+MAX_NAMED = 5
+"""Members named in a complaint; the others are counted."""
 
 
 class Gossip:
@@ -61,9 +72,12 @@ class Gossip:
         self._live = live
         self._activity = Activity.STOPPED
         self._names: tuple[str, ...] = ()
-        self._diameter = 0
-        self._policy: Driver[Stepped | NeighborsChanged | ActivityChanged | Far | ExchangeEnded, StartExchange] = (
-            Driver(AdPsgd(exchanges_per_step=config.exchanges_per_step, rng=rng), self._start)
+        self._ids: dict[str, NodeId] = {}
+        self._outbound_only: frozenset[str] = frozenset()
+        self._reach = NOWHERE
+        self._log = EventLog("gossip")
+        self._policy: Driver[Event, StartExchange] = Driver(
+            AdPsgd(exchanges_per_step=config.exchanges_per_step, rng=rng), self._start
         )
 
     def close(self) -> None:
@@ -72,13 +86,40 @@ class Gossip:
 
     def members_changed(self) -> None:
         """Lay the topology anew over the members that hold the model."""
-        names = self._topology.placed([member.name for member in self._live() if member.phase in HOLDING])
-        own = self._identity.name
-        if names != self._names:
-            self._names = names
-            self.neighbors = self._topology.neighbors(names, own) if own in names else ()
-            self._diameter = diameter_bound(self._topology, names, own) if self.neighbors else 0
-        self._policy.post(NeighborsChanged(self.neighbors))
+        holders = [member for member in self._live() if member.phase in HOLDING]
+        names = self._topology.placed([member.name for member in holders])
+        outbound_only = frozenset(member.name for member in holders if member.outbound_only)
+        if (names, outbound_only) != (self._names, self._outbound_only):
+            self._names, self._outbound_only = names, outbound_only
+            self._lay()
+        before, self._ids = self._ids, {member.name: member.id for member in self._live()}
+        for name in self.neighbors:
+            if name in before and before[name] != self._ids.get(name):
+                self._policy.post(NeighborRenewed(name))
+        called = (name for name in self.neighbors if name not in self._outbound_only and not self._quarantined(name))
+        self._policy.post(NeighborsChanged(tuple(called)))
+
+    @property
+    def problem(self) -> str:
+        """Say which members cannot come to agree with this node, and what to do; empty when all can."""
+        if not self._reach.cut_off:
+            return ""
+        names = ", ".join(self._reach.cut_off[:MAX_NAMED])
+        more = len(self._reach.cut_off) - MAX_NAMED
+        whom = names if more <= 0 else f"{names} and {more} more"
+        topology = choice(self._config.topology)
+        return (
+            f"no exchange leads from this node to {whom}: outbound-only nodes never meet, and the {topology} "
+            "topology has no way round; set topology = complete, and let more nodes be dialed"
+        )
+
+    def _lay(self) -> None:
+        own, before = self._identity.name, self.problem
+        holding = own in self._names
+        self._reach = reach(self._topology, self._names, own, self._outbound_only) if holding else NOWHERE
+        self.neighbors = self._reach.neighbors
+        if self.problem and not before:
+            self._log.warning(self.problem)
 
     def act(self, activity: Activity) -> None:
         """Set what this node is doing."""
@@ -96,21 +137,37 @@ class Gossip:
 
     def all_settled(self) -> bool:
         """Tell whether every member that holds the model has stopped stepping, as far as is known here."""
-        return all(member.phase in SETTLED_PHASES for member in self._live() if member.phase in HOLDING)
+        return all(member.phase in SETTLED_PHASES for member in self.holders())
+
+    def holders(self) -> list[Member]:
+        """Return the live members that hold the model, without those in quarantine: they are not waited for."""
+        return [m for m in self._live() if m.phase in HOLDING and not self._engine.quarantine_of(m.id)]
 
     def judge(self) -> list[str]:
         """Return the neighbors not known to be within the tolerance, and have the policy meet them first."""
         settled = self.all_settled()
         if not settled:
             self._agreement.reset()
-        far = self._agreement.far(self.neighbors, self._diameter)
+        far = self._agreement.far(self._together(), self._reach.diameter_bound)
         # While others still step there is nothing to hurry for: it would only take their processors from them.
         self._policy.post(Far(tuple(far) if settled else ()))
-        return far
+        return [*far, *self._reach.cut_off]
 
     def consensus_bound(self) -> float:
         """Return the largest known distance to a neighbor, relative; infinite where none is known."""
-        return self._agreement.widest(self.neighbors)
+        together = self._together()
+        if self._reach.cut_off or (self.neighbors and not together):
+            return math.inf  # it keeps away from all of them, or they from it
+        return self._agreement.widest(together)
+
+    def _together(self) -> list[str]:
+        """Return the neighbors that this node can come to agree with."""
+        return [
+            name for name in self.neighbors if name not in self._ids or not self._engine.apart_from(self._ids[name])
+        ]
+
+    def _quarantined(self, name: str) -> bool:
+        return name in self._ids and bool(self._engine.quarantine_of(self._ids[name]))
 
     def _start(self, action: StartExchange) -> None:
         self._tasks.start(f"exchange with {action.peer}", self._exchange(action.peer))
@@ -119,7 +176,7 @@ class Gossip:
         outcome = Outcome.UNREACHABLE
         try:
             member = next((m for m in self._live() if m.name == name), None)
-            if member is not None and self._engine.may_exchange_with(member.id):
+            if member is not None and not member.outbound_only and self._engine.may_exchange_with(member.id):
                 # At the end every bit counts: two models that round to the same bf16 would never come closer.
                 settling = self._activity is Activity.SETTLING
                 codec = CodecName.FP32 if settling else self._config.codec

@@ -1,35 +1,43 @@
-"""Say when an exchange is too slow to go on: silent for too long, or too long as a whole."""
+"""Say when an exchange is too slow to go on, judged by the pace that its peer has had before."""
 
 from __future__ import annotations
 
 import asyncio
 
-__all__ = ["IDLE_S", "Pace"]
+from adpsgd_node.core.exchange.rate import PeerRate
 
-IDLE_S = 5.0
-"""A stream on which nothing comes for so long is broken off, in seconds."""
+__all__ = ["OPEN_WAIT_S", "Pace"]
 
-FLOOR_S = 30.0
-"""Every exchange may take so long, in seconds, whatever its size."""
-
-LEAST_BYTES_PER_S = 64 * 1024
-"""An exchange that is slower than this over its whole length is broken off: it holds a slot that others could use."""
+OPEN_WAIT_S = 5.0
+"""Who opens a stream is not known before it has said so, in seconds."""
 
 
 class Pace:
-    """The deadlines of one exchange of `total_bytes` in one direction, from now on."""
+    """The deadlines of one exchange of `total_bytes` in one direction, from now on; what it shows goes into `rate`."""
 
-    def __init__(self, total_bytes: int, *, idle_s: float = IDLE_S) -> None:
-        self._idle_s = idle_s
-        self._limit_s = FLOOR_S + total_bytes / LEAST_BYTES_PER_S
-        self._end = asyncio.get_running_loop().time() + self._limit_s
+    def __init__(self, rate: PeerRate, total_bytes: int, message_bytes: int) -> None:
+        self._rate = rate
+        self._total_bytes = total_bytes
+        self._limits = rate.deadlines(total_bytes, message_bytes)
+        self._started = self._last = asyncio.get_running_loop().time()
+        self._end = self._started + self._limits.whole_s
 
     def next_deadline(self) -> float:
         """Return the loop time by which the next message must have come."""
-        return min(self._end, asyncio.get_running_loop().time() + self._idle_s)
+        self._last = asyncio.get_running_loop().time()
+        return min(self._end, self._last + self._limits.idle_s)
 
-    def complaint(self) -> str:
-        """Say what was missed, once `next_deadline` has passed."""
+    def heard(self) -> None:
+        """Note that the message waited for has come."""
+        self._rate.waited(asyncio.get_running_loop().time() - self._last)
+
+    def completed(self) -> None:
+        """Note that every chunk was exchanged."""
+        self._rate.completed(self._total_bytes, asyncio.get_running_loop().time() - self._started)
+
+    def missed(self) -> str:
+        """Note that `next_deadline` has passed; say what was missed."""
+        self._rate.timed_out()
         if asyncio.get_running_loop().time() >= self._end:
-            return f"not done after {self._limit_s:g} s"
-        return f"no message for {self._idle_s:g} s"
+            return f"not done after {self._limits.whole_s:.3g} s"
+        return f"no message for {self._limits.idle_s:.3g} s"

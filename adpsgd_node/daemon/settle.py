@@ -16,6 +16,7 @@ from adpsgd_node.daemon.watch import Watch
 from adpsgd_node.errors import TransportError, WireError
 from adpsgd_node.ids import Address, NodeId, RunId
 from adpsgd_node.net.transport import Method, Transport
+from adpsgd_node.telemetry.log import EventLog
 from adpsgd_node.wire.framing import decode_settled, encode_settle
 
 __all__ = ["Settling"]
@@ -50,6 +51,7 @@ class Settling:
         self._settled = settled
         self._tasks = tasks
         self._watch = Watch()
+        self._log = EventLog("exchange")
 
     def start(self, peer: NodeId, exchange_id: int, applied_through: int) -> None:
         """Begin to settle one exchange in the background."""
@@ -103,4 +105,11 @@ class Settling:
             if peer in self.peers:
                 self.peers.discard(peer)
                 self._settled(outcome)
+            if outcome is SettleEnd.EVICTED:
+                self._log.warning(
+                    "a peer had given this node up, and kept what only one of the two may have applied",
+                    peer=peer,
+                    exchange=settle.exchange_id,
+                    applied_here=settle.applied_through,
+                )
             self.notify()

@@ -1,25 +1,50 @@
-"""Turn a node's status into bytes of the published schema and back: what the CLI asks over the unix socket."""
+"""Turn what the CLI asks over the unix socket, and what the daemon answers, into bytes of the published schema."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from adpsgd_node.core.membership.member import Member, MemberState, Phase
 from adpsgd_node.errors import WireError
 from adpsgd_node.ids import Address, RunId
-from adpsgd_node.wire import check
+from adpsgd_node.wire import check, limits
 from adpsgd_node.wire.v1 import admin_pb2, membership_pb2
 
-__all__ = ["STATUS_REQUEST", "MemberStatus", "Status", "decode_status", "encode_status"]
+__all__ = [
+    "MAX_TIMEOUT_S",
+    "STATUS_REQUEST",
+    "Draining",
+    "MemberStatus",
+    "Status",
+    "decode_checkpoint_request",
+    "decode_checkpointed",
+    "decode_drain_request",
+    "decode_draining",
+    "decode_status",
+    "encode_checkpoint_request",
+    "encode_checkpointed",
+    "encode_drain_request",
+    "encode_draining",
+    "encode_status",
+]
 
 STATUS_REQUEST = b""
 """A serialized StatusRequest: it has no fields."""
 
 MAX_STATUS_BYTES = 8 << 20
 MAX_MEMBERS = 10_000
+MAX_CALL_BYTES = 16 << 10
+"""Largest message of the other calls: a path, or a sentence on what went wrong."""
+MAX_PATH_LENGTH = 4096
+MAX_TIMEOUT_S = 7 * 24 * 3600.0
+"""Longest time a call may give the daemon for what it asks."""
+
+
+_Call = TypeVar("_Call", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +103,16 @@ class Status:
     """NaN: none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """A daemon's word that it is leaving."""
+
+    pid: int
+    """Its process, as it sees itself."""
+    timeout_s: float
+    """It has ended after that."""
+
+
 _PLAIN_FIELDS = tuple(name for name in Status.__slots__ if name not in ("self_member", "members"))
 
 
@@ -111,6 +146,67 @@ def decode_status(data: bytes) -> Status:
     plain = {name: getattr(message, name) for name in _PLAIN_FIELDS}
     plain["run_id"] = check.run_id(message.run_id)
     return Status(self_member=_member(message.self), members=members, **plain)
+
+
+def encode_drain_request(timeout_s: float) -> bytes:
+    """Ask a daemon to leave; 0 seconds: as long as it is set to take."""
+    return admin_pb2.DrainRequest(timeout_s=timeout_s).SerializeToString()
+
+
+def decode_drain_request(data: bytes) -> float:
+    """Parse a `DrainRequest`; returns its seconds, 0 for none given. Raises `WireError`."""
+    return _seconds(_parsed(admin_pb2.DrainRequest(), data).timeout_s)
+
+
+def encode_draining(draining: Draining) -> bytes:
+    return admin_pb2.DrainResponse(pid=draining.pid, timeout_s=draining.timeout_s).SerializeToString()
+
+
+def decode_draining(data: bytes) -> Draining:
+    """Parse a `DrainResponse`. Raises `WireError`."""
+    message = _parsed(admin_pb2.DrainResponse(), data)
+    return Draining(message.pid, _seconds(message.timeout_s))
+
+
+def encode_checkpoint_request(timeout_s: float) -> bytes:
+    """Ask a daemon to write a checkpoint within some seconds; 0: as long as it usually gives itself."""
+    return admin_pb2.CheckpointRequest(timeout_s=timeout_s).SerializeToString()
+
+
+def decode_checkpoint_request(data: bytes) -> float:
+    """Parse a `CheckpointRequest`; returns its seconds, 0 for none given. Raises `WireError`."""
+    return _seconds(_parsed(admin_pb2.CheckpointRequest(), data).timeout_s)
+
+
+def encode_checkpointed(path: str, problem: str = "") -> bytes:
+    """Say where the checkpoint is, or why there is none."""
+    cut = problem[: limits.MAX_DETAIL_LENGTH]
+    return admin_pb2.CheckpointResponse(path=path, problem=cut).SerializeToString()
+
+
+def decode_checkpointed(data: bytes) -> tuple[str, str]:
+    """Parse a `CheckpointResponse`; returns path and problem, one of them empty. Raises `WireError`."""
+    message = _parsed(admin_pb2.CheckpointResponse(), data)
+    if bool(message.path) == bool(message.problem):
+        raise WireError("an answer on a checkpoint must have either a path or a problem")
+    check.at_most(len(message.path), MAX_PATH_LENGTH, "length of path")
+    return message.path, check.short_text(message.problem, "problem")
+
+
+def _parsed(message: _Call, data: bytes) -> _Call:
+    """Fill `message` from bytes that came over the socket."""
+    check.at_most(len(data), MAX_CALL_BYTES, f"bytes of {message.DESCRIPTOR.name}")
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise WireError(f"bytes that are no {message.DESCRIPTOR.name} came: {error}") from None
+    return message
+
+
+def _seconds(value: float) -> float:
+    if not 0 <= value <= MAX_TIMEOUT_S:  # NaN is not, either
+        raise WireError(f"timeout_s: {value} is not between 0 and {MAX_TIMEOUT_S:g} seconds")
+    return value
 
 
 def _fill_member(message: membership_pb2.Member, member: Member) -> None:

@@ -5,11 +5,13 @@ written by hand, the payload is copied once, and it is read in place. What is wr
 schema; what the hand-written parser does not recognise at once goes to the generated one.
 
     message      = 0x22 length(chunk) chunk
-    chunk        = [0x08 index] [0x10 applied_through] 0x1a length(data) data
+    chunk        = [0x08 index] [0x10 applied_through] [0x25 scale] 0x1a length(data) data
 """
 
 from __future__ import annotations
 
+import math
+import struct
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -60,6 +62,8 @@ DATA_ALIGNMENT = 4
 _CHUNK_TAG = 0x22
 _INDEX_TAG = 0x08
 _APPLIED_TAG = 0x10
+_SCALE_TAG = 0x25
+_SCALE_BYTES = 4
 _DATA_TAG = 0x1A
 _MAX_UINT32 = 0xFFFFFFFF
 
@@ -70,13 +74,14 @@ class EncodedChunk(NamedTuple):
     """The payload inside `message`: the snapshot of what is sent."""
 
 
-def encode_chunk(index: int, applied_through: int, payload: Buffer) -> EncodedChunk:
-    """Build the message of one chunk around `payload`, copying it once."""
+def encode_chunk(index: int, applied_through: int, payload: Buffer, scale: float = 1.0) -> EncodedChunk:
+    """Build the message of one chunk around `payload`, copying it once. scale: a float32; 1 is left out."""
     source = payload.data if isinstance(payload, np.ndarray) else memoryview(payload)
     data_bytes = source.nbytes
     assert data_bytes <= limits.MAX_CHUNK_BYTES, f"chunk {index} has {data_bytes} bytes"
     index_field = bytes((_INDEX_TAG,)) + encode_varint(index)
-    data_header = bytes((_DATA_TAG,)) + encode_varint(data_bytes)
+    scale_field = b"" if scale == 1.0 else struct.pack("<Bf", _SCALE_TAG, scale)
+    data_header = scale_field + bytes((_DATA_TAG,)) + encode_varint(data_bytes)
     applied_length = 1
     while True:
         applied_field = bytes((_APPLIED_TAG,)) + encode_varint(applied_through, applied_length)
@@ -92,8 +97,8 @@ def encode_chunk(index: int, applied_through: int, payload: Buffer) -> EncodedCh
 def encode_frame(frame: Frame) -> bytes:
     """Encode any frame; chunks by `encode_chunk`."""
     match frame:
-        case Chunk(index, applied_through, data):
-            return encode_chunk(index, applied_through, data).message
+        case Chunk(index, applied_through, data, scale):
+            return encode_chunk(index, applied_through, data, scale).message
         case Open():
             message = pb.ExchangeFrame(open=_open_to_proto(frame))
         case Accept(step, progress):
@@ -162,22 +167,28 @@ def _read_chunk(message: bytes) -> Chunk | None:
         for tag in values:
             if message[at] == tag:
                 values[tag], at = read_varint(message, at + 1)
+        scale = 0.0
+        if message[at] == _SCALE_TAG:
+            (scale,) = struct.unpack_from("<f", message, at + 1)
+            at += 1 + _SCALE_BYTES
         if message[at] != _DATA_TAG:
             return None
         length, at = read_varint(message, at + 1, MAX_LENGTH_BYTES)
-    except (IndexError, WireError):
+    except (IndexError, WireError, struct.error):
         return None
     index, applied_through = values.values()
     if at + length != len(message) or max(index, applied_through) > _MAX_UINT32:
         return None
-    return _chunk(index, applied_through, memoryview(message)[at:])
+    return _chunk(index, applied_through, memoryview(message)[at:], scale)
 
 
-def _chunk(index: int, applied_through: int, data: memoryview) -> Chunk:
+def _chunk(index: int, applied_through: int, data: memoryview, scale: float) -> Chunk:
     check.at_most(index, limits.MAX_CHUNK_COUNT - 1, "chunk index")
     check.at_most(applied_through, limits.MAX_CHUNK_COUNT, "applied_through")
     check.at_most(data.nbytes, limits.MAX_CHUNK_BYTES, "bytes of a chunk")
-    return Chunk(index, applied_through, data)
+    if not 0.0 <= scale <= 1.0:
+        raise WireError(f"chunk.scale: expected a number above 0, at most 1, got {scale:g}")
+    return Chunk(index, applied_through, data, scale or 1.0)
 
 
 def _parse_frame(message: bytes) -> Frame:
@@ -192,7 +203,8 @@ def _parse_frame(message: bytes) -> Frame:
             reason = check.chosen(DeclineReason, proto.decline.reason, "decline.reason")
             return Decline(reason, check.short_text(proto.decline.detail, "decline.detail"))
         case "chunk":
-            return _chunk(proto.chunk.index, proto.chunk.applied_through, memoryview(proto.chunk.data))
+            chunk = proto.chunk
+            return _chunk(chunk.index, chunk.applied_through, memoryview(chunk.data), chunk.scale)
         case "abort":
             index = check.at_most(proto.abort.index, limits.MAX_CHUNK_COUNT - 1, "abort.index")
             return Abort(check.chosen(AbortReason, proto.abort.reason, "abort.reason"), index)
@@ -217,6 +229,7 @@ def _open_to_proto(frame: Open) -> pb.Open:
         chunk_count=frame.chunk_count,
         step=frame.step,
         progress=check.progress_to_proto(frame.progress),
+        clip=frame.clip,
     )
 
 
@@ -233,7 +246,14 @@ def _open_from_proto(proto: pb.Open) -> Open:
         chunk_count=check.at_most(proto.chunk_count, limits.MAX_CHUNK_COUNT, "chunk_count"),
         step=proto.step,
         progress=check.progress_from_proto(proto.progress, len(proto.progress)),
+        clip=_clip(proto.clip),
     )
+
+
+def _clip(clip: float) -> float:
+    if not 0.0 <= clip < math.inf:
+        raise WireError(f"open.clip: expected a number of at least 0, got {clip:g}")
+    return clip
 
 
 def _parse(kind: type[ProtoMessage], message: bytes) -> ProtoMessage:

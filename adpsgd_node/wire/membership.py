@@ -16,6 +16,7 @@ from adpsgd_node.core.membership.config import (
     MAX_TOMBSTONES,
     MAX_UPDATES_PER_PACKET,
 )
+from adpsgd_node.core.membership.mailbox import MAX_LETTERS
 from adpsgd_node.core.membership.member import Member, MemberState, Phase
 from adpsgd_node.core.membership.packet import (
     Ack,
@@ -35,9 +36,11 @@ from adpsgd_node.wire import check, limits
 from adpsgd_node.wire.v1 import membership_pb2 as pb
 
 __all__ = [
+    "decode_deliver_response",
     "decode_join_request",
     "decode_join_response",
     "decode_packet",
+    "encode_deliver_response",
     "encode_join_request",
     "encode_join_response",
     "encode_packet",
@@ -50,6 +53,10 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 def encode_packet(packet: Packet) -> bytes:
     """Write a packet as bytes of the published schema."""
+    return _packet_to_proto(packet).SerializeToString()
+
+
+def _packet_to_proto(packet: Packet) -> pb.Packet:
     message = pb.Packet(
         protocol=packet.protocol,
         run_id=packet.run_id,
@@ -69,12 +76,28 @@ def encode_packet(packet: Packet) -> bytes:
             message.ping_request.CopyFrom(request)
         case None:
             pass
-    return message.SerializeToString()
+    return message
 
 
 def decode_packet(data: bytes) -> Packet:
     """Read a packet. Raises `WireError`."""
-    message = _parse(pb.Packet(), data, limits.MAX_PACKET_BYTES)
+    return _packet(_parse(pb.Packet(), data, limits.MAX_PACKET_BYTES))
+
+
+def encode_deliver_response(packets: Sequence[Packet]) -> bytes:
+    """Write the answer to a packet: what waits for a caller that nobody can dial; nothing for the others."""
+    assert len(packets) <= MAX_LETTERS, f"{len(packets)} packets in one answer"
+    return pb.DeliverResponse(packets=[_packet_to_proto(packet) for packet in packets]).SerializeToString()
+
+
+def decode_deliver_response(data: bytes) -> tuple[Packet, ...]:
+    """Read the answer to a packet. Raises `WireError`."""
+    message = _parse(pb.DeliverResponse(), data, limits.MAX_DELIVER_BYTES)
+    check.at_most(len(message.packets), MAX_LETTERS, "number of packets")
+    return tuple(_packet(packet) for packet in message.packets)
+
+
+def _packet(message: pb.Packet) -> Packet:
     return Packet(
         protocol=message.protocol,
         run_id=check.run_id(message.run_id),
@@ -92,6 +115,7 @@ def encode_join_request(request: JoinRequest) -> bytes:
         run_id=request.run_id,
         source=_member_to_proto(request.source),
         progress=_progress_to_proto(request.progress),
+        members=[_member_to_proto(member) for member in request.members],
     ).SerializeToString()
 
 
@@ -103,6 +127,7 @@ def decode_join_request(data: bytes) -> JoinRequest:
         run_id=check.run_id(message.run_id),
         source=_source(message),
         progress=_progress(message.progress, MAX_PROGRESS_ENTRIES),
+        members=_members(message.members, MAX_MEMBERS + MAX_TOMBSTONES, "members"),
     )
 
 
@@ -155,6 +180,7 @@ def _member_to_proto(member: Member) -> pb.Member:
         state=cast("pb.MemberState", int(member.state)),
         phase=cast("pb.Phase", int(member.phase)),
         outbound_only=member.outbound_only,
+        suspected_by=member.suspected_by,
     )
 
 
@@ -179,7 +205,12 @@ def _member(message: pb.Member, field: str) -> Member:
         state=check.chosen(MemberState, message.state, f"{field}.state"),
         phase=check.chosen(Phase, message.phase, f"{field}.phase"),
         outbound_only=message.outbound_only,
+        suspected_by=_accuser(message.suspected_by, f"{field}.suspected_by"),
     )
+
+
+def _accuser(name: str, field: str) -> str:
+    return check.node_id(name, 0, field).name if name else ""
 
 
 def _members(messages: Sequence[pb.Member], limit: int, field: str) -> tuple[Member, ...]:

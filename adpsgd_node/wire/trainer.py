@@ -76,6 +76,8 @@ class Attached:
     """The plane holds what an earlier trainer of this node left: load it."""
     output: str
     """Folder for the model file; empty: write none."""
+    state_folder: str = ""
+    """Where the trainer writes its part of a checkpoint when the plane's header asks for it; empty: it never does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,11 @@ class Go:
     """Daemon -> trainer: start stepping."""
 
     adopted: bool = False
-    """`live` now holds a peer's parameters."""
+    """`live` now holds the parameters to begin with: a peer's, or those of a checkpoint."""
     donor: str = ""
+    """Who gave them; empty: nobody."""
+    restore: str = ""
+    """The trainer's part of this node's checkpoint (optimizer, random numbers); empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +167,8 @@ def decode(data: bytes) -> TrainerFrame:
         case "ready":
             return Ready()
         case "go":
-            return Go(message.go.adopted, _text(message.go.donor, "go.donor"))
+            go = message.go
+            return Go(go.adopted, _text(go.donor, "go.donor"), _text(go.restore, "go.restore"))
         case "settle":
             return Settle()
         case "agreed":
@@ -183,7 +189,8 @@ def _message(frame: TrainerFrame) -> trainer_pb2.TrainerFrame:
         case Ready():
             return trainer_pb2.TrainerFrame(ready=trainer_pb2.Ready())
         case Go():
-            return trainer_pb2.TrainerFrame(go=trainer_pb2.Go(adopted=frame.adopted, donor=frame.donor))
+            go = trainer_pb2.Go(adopted=frame.adopted, donor=frame.donor, restore=frame.restore)
+            return trainer_pb2.TrainerFrame(go=go)
         case Settle():
             return trainer_pb2.TrainerFrame(settle=trainer_pb2.Settle())
         case Agreed():
@@ -226,6 +233,7 @@ def _attached(frame: Attached) -> trainer_pb2.Attached:
         chunk_bytes=frame.chunk_bytes,
         resumed=frame.resumed,
         output=frame.output,
+        state_folder=frame.state_folder,
     )
 
 
@@ -238,6 +246,7 @@ def _read_attached(message: trainer_pb2.Attached) -> Attached:
         chunk_bytes=message.chunk_bytes,
         resumed=message.resumed,
         output=_text(message.output, "attached.output"),
+        state_folder=_text(message.state_folder, "attached.state_folder"),
     )
 
 

@@ -30,15 +30,23 @@ def comparable(frame: Frame) -> Frame:
 
 
 def generated(chunk: Chunk) -> bytes:
-    proto = pb.Chunk(index=chunk.index, applied_through=chunk.applied_through, data=bytes(chunk.data))
+    scale = 0.0 if chunk.scale == 1.0 else chunk.scale
+    proto = pb.Chunk(index=chunk.index, applied_through=chunk.applied_through, data=bytes(chunk.data), scale=scale)
     return pb.ExchangeFrame(chunk=proto).SerializeToString()
+
+
+def read(proto: pb.Chunk) -> Chunk:
+    """Read a chunk as the generated parser sees it."""
+    return Chunk(proto.index, proto.applied_through, proto.data, proto.scale or 1.0)
 
 
 @given(chunks)
 def test_generated_parser_reads_every_fast_framed_chunk(chunk: Chunk) -> None:
-    proto = pb.ExchangeFrame.FromString(encode_chunk(chunk.index, chunk.applied_through, chunk.data).message)
+    message = encode_chunk(chunk.index, chunk.applied_through, chunk.data, chunk.scale).message
+    proto = pb.ExchangeFrame.FromString(message)
     assert proto.WhichOneof("frame") == "chunk"
-    assert Chunk(proto.chunk.index, proto.chunk.applied_through, proto.chunk.data) == chunk
+    assert read(proto.chunk) == chunk
+    assert (b"\x25" in message) or chunk.scale == 1.0
 
 
 @given(chunks)
@@ -48,7 +56,7 @@ def test_fast_parser_reads_every_generated_chunk(chunk: Chunk) -> None:
 
 @given(chunks)
 def test_data_of_a_fast_framed_chunk_is_aligned_and_is_the_payload(chunk: Chunk) -> None:
-    message, data = encode_chunk(chunk.index, chunk.applied_through, chunk.data)
+    message, data = encode_chunk(chunk.index, chunk.applied_through, chunk.data, chunk.scale)
     assert data == chunk.data
     assert (len(message) - data.nbytes) % DATA_ALIGNMENT == 0
 
@@ -75,6 +83,9 @@ def test_every_settled_survives_the_wire(settled: Settled) -> None:
 @example(b"\x22\x00")
 @example(b"\x22\x02\x1a\x05")
 @example(b"\x22\x0c\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80")
+@example(b"\x22\x05\x25\x00\x00\x80\x3e")
+@example(b"\x22\x03\x25\x00\x00")
+@example(b"\x22\x08\x25\x00\x00\x80\x3e\x1a\x01x")
 def test_any_bytes_give_a_frame_or_a_wire_error(message: bytes) -> None:
     agree_with_generated_parser(message)
 
@@ -118,4 +129,4 @@ def agree_with_generated_parser(message: bytes) -> None:
         raise AssertionError(f"the generated parser refuses {message.hex()}, which gave {frame}") from None
     assert type(frame).__name__.lower() == proto.WhichOneof("frame")
     if isinstance(frame, Chunk):
-        assert comparable(frame) == Chunk(proto.chunk.index, proto.chunk.applied_through, proto.chunk.data)
+        assert comparable(frame) == read(proto.chunk)

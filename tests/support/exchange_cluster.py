@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adpsgd_node.core.exchange.frame import CodecName
-from adpsgd_node.core.exchange.outcome import Outcome, SettleEnd
+from adpsgd_node.core.exchange.journal import ExchangeKey
+from adpsgd_node.core.exchange.outcome import Outcome, Role, SettleEnd
+from adpsgd_node.core.exchange.quarantine import Sentence
 from adpsgd_node.core.tensor import Segment, TensorSpec
 from adpsgd_node.daemon.exchange_io import ExchangeEngine, Surroundings
 from adpsgd_node.daemon.exchange_report import ExchangeReport
@@ -46,6 +48,9 @@ class ClusterNode:
     reports: list[ExchangeReport] = field(default_factory=list)
     settled: Counter[SettleEnd] = field(default_factory=Counter)
     poisoned: list[int] = field(default_factory=list)
+    kept: dict[tuple[Role, ExchangeKey], int] = field(default_factory=dict)
+    """Chunks of each exchange that stay applied here, as told once that was certain."""
+    sentences: list[Sentence] = field(default_factory=list)
 
     def view(self) -> Vector:
         """Return the node's current parameters: float64 [elements]."""
@@ -56,6 +61,14 @@ class ClusterNode:
         self.fold.fold()
         before = self.plane.live.astype(np.float64)
         self.plane.live += (scale * rng.standard_normal(len(self.plane.live))).astype(np.float32)
+        self.ledger += self.plane.live.astype(np.float64) - before
+        self.plane.header.step += 1
+
+    def swell(self, factor: float) -> None:
+        """Multiply the parameters, as a broken trainer may; the ledger knows of it."""
+        self.fold.fold()
+        before = self.plane.live.astype(np.float64)
+        self.plane.live *= np.float32(factor)
         self.ledger += self.plane.live.astype(np.float64) - before
         self.plane.header.step += 1
 
@@ -74,27 +87,49 @@ class ExchangeCluster:
         spec = TensorSpec("weight", (elements,), "float32", Segment.PARAMETERS)
         self._layout = Layout.build([spec], chunk_bytes)
 
-    async def add(self, name: str, transport: Transport) -> ClusterNode:
-        """Start one node with random initial parameters."""
+    async def add(self, name: str, transport: Transport, config: ExchangeConfig | None = None) -> ClusterNode:
+        """Start one node with random initial parameters. config: its own, in place of the cluster's."""
         identity = NodeId(name, 1)
         plane = Plane.create(self._layout)
         plane.live[:] = self._values.standard_normal(len(plane.live)).astype(np.float32)
         reports: list[ExchangeReport] = []
         settled: Counter[SettleEnd] = Counter()
         poisoned: list[int] = []
+        kept: dict[tuple[Role, ExchangeKey], int] = {}
+        sentences: list[Sentence] = []
+
+        def keep(role: Role, key: ExchangeKey, chunks: int) -> None:
+            assert (role, key) not in kept, f"{identity} was told twice of {key}"
+            kept[role, key] = chunks
+
         around = Surroundings(
             address_of=self.address_of,
             progress=tuple,
             report=reports.append,
             poisoned=poisoned.append,
             settled=lambda end: settled.update([end]),
+            kept=keep,
+            sentenced=sentences.append,
         )
-        engine = ExchangeEngine(identity, RunId("test"), transport, self._config, around, self.tasks)
+        engine = ExchangeEngine(identity, RunId("test"), transport, config or self._config, around, self.tasks)
         engine.use(plane)
         engine.ready = True
         address = await transport.serve({Method.SETTLE: engine.settle}, {StreamMethod.CONVERSE: engine.converse})
         ledger = plane.live.astype(np.float64)
-        node = ClusterNode(identity, address, transport, engine, plane, Fold(plane), ledger, reports, settled, poisoned)
+        node = ClusterNode(
+            identity,
+            address,
+            transport,
+            engine,
+            plane,
+            Fold(plane),
+            ledger,
+            reports,
+            settled,
+            poisoned,
+            kept,
+            sentences,
+        )
         self.nodes.append(node)
         return node
 
@@ -134,6 +169,10 @@ class ExchangeCluster:
     def outcomes(self) -> Counter[Outcome]:
         """Count how the exchanges ended, as their initiators saw it."""
         return Counter(r.outcome for n in self.nodes for r in n.reports if r.role.value == "initiator")
+
+    def kept(self, role: Role) -> dict[ExchangeKey, int]:
+        """Return the chunks of each exchange that its initiator, or its responder, has applied for good."""
+        return {key: chunks for node in self.nodes for (side, key), chunks in node.kept.items() if side is role}
 
     async def close(self) -> None:
         await self.tasks.cancel()

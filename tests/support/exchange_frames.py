@@ -36,7 +36,9 @@ names = st.text(string.ascii_letters + string.digits, min_size=1, max_size=MAX_N
 nodes = st.builds(NodeId, names, counts)
 progress = st.lists(st.builds(ProgressEntry, nodes, totals, totals), max_size=limits.MAX_PROGRESS_ENTRIES).map(tuple)
 
-chunks = st.builds(Chunk, chunk_indices, chunk_counts, st.binary(max_size=300))
+scales = st.one_of(st.just(1.0), st.floats(0.0, 1.0, exclude_min=True, width=32))
+
+chunks = st.builds(Chunk, chunk_indices, chunk_counts, st.binary(max_size=300), scales)
 
 opens = st.builds(
     Open,
@@ -51,6 +53,7 @@ opens = st.builds(
     chunk_count=chunk_counts,
     step=counts,
     progress=progress,
+    clip=st.floats(0.0, 2.0**20, width=32),
 )
 
 frames: st.SearchStrategy[Frame] = st.one_of(

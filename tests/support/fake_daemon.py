@@ -46,6 +46,10 @@ class FakeDaemon:
     before_agreed: Callable[[Plane], None] | None = None
     """What happens between Settle and Agreed, e.g. last exchanges."""
     descriptors_sent: int = 2
+    state_folder: str = ""
+    """Where the trainer is to write its part of a checkpoint."""
+    restore: str = ""
+    """The trainer's part of a checkpoint, to go on from."""
 
     def start(self) -> int:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -115,6 +119,7 @@ class FakeDaemon:
             chunk_bytes=self.chunk_bytes,
             resumed=resumed,
             output=self.output,
+            state_folder=self.state_folder,
         )
         message = pack(attached)
         # In two parts: the trainer must neither take the first for a whole frame nor lose the descriptors.
@@ -128,7 +133,7 @@ class FakeDaemon:
         if self.adopt:
             assert self.plane is not None
             self.adopt(self.plane)
-        self.send(Go(adopted=self.adopt is not None, donor="n1" if self.adopt else ""))
+        self.send(Go(adopted=self.adopt is not None, donor="n1" if self.adopt else "", restore=self.restore))
 
     def _agree(self) -> None:
         assert self.plane is not None

@@ -161,10 +161,11 @@ class Nodes:
         run: str = "test",
         environment: Mapping[str, str] | None = None,
         runtime: str = "",
+        program: Sequence[str] = ("-m", "adpsgd_cli"),
     ) -> NodeProcess:
         """Start a node; `script` is what stands behind the options, or (default) options of the numpy trainer.
 
-        runtime: a folder of its own for its sockets, as on another machine.
+        runtime: a folder of its own for its sockets, as on another machine. program: what Python runs as the daemon.
         """
         folder = self.folder / f"{name}{runtime or ''}-{len(self.started)}"
         folder.mkdir()
@@ -183,7 +184,7 @@ class Nodes:
         flags += [f"--seeds={','.join(seeds)}"] if seeds else []
         with (folder / "node.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "adpsgd_cli", "up", *flags, *options, *self._script(script, folder)],
+                [sys.executable, *program, "up", *flags, *options, *self._script(script, folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -194,6 +195,29 @@ class Nodes:
         node = NodeProcess(name, run, folder, sockets, process)
         self.started[f"{name}{runtime}"] = node
         return node
+
+    async def start_together(
+        self, *names: str, options: Sequence[str] = (), scripts: Mapping[str, Sequence[str]] | None = None
+    ) -> list[NodeProcess]:
+        """Start several nodes whose scripts take their first step when all have joined: none can finish without them.
+
+        `scripts`: further options of single nodes' scripts.
+        """
+        gate = self.folder / "all-have-joined"
+        own = dict(scripts or {})
+        first = self.start(names[0], *options, script=[*trainer(), f"--start-when={gate}", *own.get(names[0], ())])
+        seeds = [(await first.up()).self_member.address]
+        others = [
+            self.start(name, *options, script=[*trainer(), f"--start-when={gate}", *own.get(name, ())], seeds=seeds)
+            for name in names[1:]
+        ]
+        group = [first, *others]
+        for node in group:
+            await node.wait_for(
+                lambda s: sum(e.member.phase is Phase.TRAINING for e in s.members) == len(names), "everyone being there"
+            )
+        gate.touch()
+        return group
 
     async def start_run(
         self, *names: str, options: Sequence[str] = (), script: Sequence[str] = ()

@@ -99,7 +99,8 @@ class Script:
         self._header.trainer_pid = os.getpid()
         self._header.non_finite = 0
         self._header.trainer_state = TrainerState.STEPPING
-        self.note("joined", resumed=self._attached.resumed, adopted=go.adopted, donor=go.donor)
+        restored = json.loads(Path(go.restore).read_text()) if go.restore else None
+        self.note("joined", resumed=self._attached.resumed, adopted=go.adopted, donor=go.donor, restored=restored)
 
     def train(self) -> None:
         """Step until told to stop."""
@@ -146,6 +147,9 @@ class Script:
         self._bias -= np.float32(self._options.lr) * bias_gradient
         if self._options.drift:
             self._plane.live += drift(self._attached.node, step, self._plane.layout.elements, self._options.drift)
+        if step == self._options.swell_at:
+            self._plane.live *= np.float32(self._options.swell_by)
+            self.note("swell", step=step)
         if step == self._options.ruin_at:
             self._weight[0] = np.nan
         header.loss, header.non_finite = loss, 0 if math.isfinite(loss) else 1
@@ -154,7 +158,17 @@ class Script:
         header.step = step
         os.eventfd_write(self._step_event, 1)
         self.note("step", step=step, loss=loss)
+        self._save_state()
         self._link.check()
+
+    def _save_state(self) -> None:
+        """Write this script's part of a checkpoint when it is asked for: no more than where it was."""
+        header, number = self._header, self._header.save_state
+        if number > header.state_saved:
+            state = {"step": header.step, "samples": header.samples}
+            (Path(self._attached.state_folder) / f"state-{number}.pt").write_text(json.dumps(state))
+            header.state_saved = number
+            os.eventfd_write(self._step_event, 1)
 
     def _gradient(self, step: int) -> tuple[float, Vector, Vector]:
         x = self._rng.standard_normal((BATCH, self._options.dim)).astype(np.float32)
@@ -224,8 +238,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--raise-at-nan", action="store_true", help="raise once the loss is not finite")
     parser.add_argument("--skip-nan", action="store_true", help="skip the update of a loss that is not finite")
     parser.add_argument("--ruin-at", type=int, default=-1, help="leave a NaN in the parameters after this step")
+    parser.add_argument("--swell-at", type=int, default=-1, help="multiply the parameters after this step")
+    parser.add_argument("--swell-by", type=float, default=100.0, help="by so much")
     parser.add_argument("--raise-at", type=int, default=-1, help="raise after this step, in every life")
     parser.add_argument("--never-join", action="store_true", help="end well without having joined")
+    parser.add_argument("--start-when", type=Path, help="take no step before this file is there")
     parser.add_argument("--wait-to-rejoin", action="store_true", help="in a later life, wait for the file LOG.rejoin")
     parser.add_argument("--finish", action=argparse.BooleanOptionalAction, default=True)
     return parser.parse_args(argv)
@@ -239,6 +256,8 @@ def main(options: argparse.Namespace) -> None:
     script = Script(options)
     try:
         script.enter()
+        if options.start_when:
+            _await_file(options.start_when)
         script.train()
         if options.finish:
             script.finish()

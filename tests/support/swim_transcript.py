@@ -8,10 +8,11 @@
       answered SEED by MEMBER [with MEMBER, MEMBER]    a seed lets us in
       refused SEED by MEMBER for REASON [with MEMBER]  a seed does not
       failed SEED REASON
-      asked by MEMBER [run RUN] [protocol N]           someone asks us to be let in
-      phase PHASE | advanced STEPS SAMPLES
+      asked by MEMBER [with MEMBER, MEMBER] [run RUN] [protocol N]     someone asks to be let in, or to compare
+      phase PHASE | advanced STEPS SAMPLES | lagged SECONDS
 
-A member is written `b#1@b:1 alive/0 idle`. Lines that start with `#` are comments; indented lines are what came out.
+A member is written `b#1@b:1 alive/0 idle`, a suspect `b#1@b:1 suspect/0 idle by c`. Lines that start with `#` are
+comments; indented lines are what came out.
 """
 
 from __future__ import annotations
@@ -34,7 +35,15 @@ from adpsgd_node.core.membership import (
     membership_preset,
 )
 from adpsgd_node.core.membership.effect import Effect
-from adpsgd_node.core.membership.event import Advanced, JoinAnswered, JoinFailed, Leave, PacketReceived, PhaseChanged
+from adpsgd_node.core.membership.event import (
+    Advanced,
+    JoinAnswered,
+    JoinFailed,
+    Leave,
+    LoopLagged,
+    PacketReceived,
+    PhaseChanged,
+)
 from adpsgd_node.core.membership.packet import Ack, Body, Ping, PingRequest
 from adpsgd_node.ids import PROTOCOL_VERSION, Address, NodeId, RunId
 
@@ -96,6 +105,8 @@ class _Player:
             case "advanced":
                 steps, samples = words.split()
                 return _shown(now, swim.handle(Advanced(int(steps), int(samples)), now))
+            case "lagged":
+                return _shown(now, swim.handle(LoopLagged(float(words)), now))
             case "leave":
                 return _shown(now, swim.handle(Leave(), now))
         raise AssertionError(f"no such command: {command}")
@@ -123,9 +134,16 @@ def _node_id(text: str) -> NodeId:
 
 
 def _member(text: str) -> Member:
-    match = _match(r"(\S+)@(\S+) (\w+)/(\d+) (\w+)", text)
-    own, address, state, incarnation, phase = match.groups()
-    return Member(_node_id(own), Address(address), int(incarnation), MemberState[state.upper()], Phase[phase.upper()])
+    match = _match(r"(\S+)@(\S+) (\w+)/(\d+) (\w+)(?: by (\S+))?", text)
+    own, address, state, incarnation, phase, accuser = match.groups()
+    return Member(
+        _node_id(own),
+        Address(address),
+        int(incarnation),
+        MemberState[state.upper()],
+        Phase[phase.upper()],
+        suspected_by=accuser or "",
+    )
 
 
 def _members(text: str | None) -> tuple[Member, ...]:
@@ -156,9 +174,14 @@ def _packet(text: str) -> Packet:
 
 
 def _join_request(text: str) -> JoinRequest:
-    match = _match(r"by (.+?)(?: run (\S+))?(?: protocol (\d+))?", text)
-    source, run, protocol = match.groups()
-    return JoinRequest(protocol=int(protocol or PROTOCOL_VERSION), run_id=RunId(run or "run"), source=_member(source))
+    match = _match(r"by (.+?)(?: with (.+?))?(?: run (\S+))?(?: protocol (\d+))?", text)
+    source, members, run, protocol = match.groups()
+    return JoinRequest(
+        protocol=int(protocol or PROTOCOL_VERSION),
+        run_id=RunId(run or "run"),
+        source=_member(source),
+        members=_members(members),
+    )
 
 
 def _join_answer(text: str) -> JoinAnswered:

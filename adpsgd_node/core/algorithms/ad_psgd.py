@@ -3,7 +3,7 @@
 Each local step earns `exchanges_per_step` of credit; an exchange costs one. Credit is capped, so a slow network never
 builds a backlog: the trainer does not wait, it merely averages less often. Neighbors are drawn uniformly. One outbound
 exchange at a time (invariant 4). A busy neighbor costs nothing: another one is drawn at once; a broken or unreachable
-one is left alone for a while that doubles.
+one is left alone for a while that doubles, with jitter, so that those who lost it together do not come back together.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ __all__ = [
     "Activity",
     "ActivityChanged",
     "AdPsgd",
+    "Event",
     "ExchangeEnded",
     "Far",
+    "NeighborRenewed",
     "NeighborsChanged",
     "StartExchange",
     "Stepped",
@@ -32,6 +34,8 @@ BUSY_RETRY_S = 0.005
 """Pause once every neighbor has said that it is busy."""
 FIRST_BACKOFF_S = 0.25
 LARGEST_BACKOFF_S = 10.0
+LEAST_JITTER = 0.5
+"""A backoff is drawn uniformly between this part of its length and the whole."""
 IDLE_INTERVAL_S = 0.5
 """Pace of a node that has a model and no running trainer: it goes on mixing what it holds."""
 AGREED_INTERVAL_S = 0.1
@@ -58,6 +62,13 @@ class NeighborsChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class NeighborRenewed:
+    """A neighbor runs as another boot: what the earlier one did is not held against it."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class ActivityChanged:
     activity: Activity
 
@@ -80,7 +91,7 @@ class StartExchange:
     peer: str
 
 
-Event = Stepped | NeighborsChanged | ActivityChanged | Far | ExchangeEnded
+Event = Stepped | NeighborsChanged | NeighborRenewed | ActivityChanged | Far | ExchangeEnded
 
 
 class AdPsgd:
@@ -109,6 +120,8 @@ class AdPsgd:
                 self._neighbors = names
                 self._failures = {n: k for n, k in self._failures.items() if n in names}
                 self._barred_until = {n: t for n, t in self._barred_until.items() if n in names}
+            case NeighborRenewed(name):
+                self._forgive(name)
             case ActivityChanged(activity):
                 if activity is not self._activity:
                     self._activity, self._not_before = activity, now
@@ -151,14 +164,18 @@ class AdPsgd:
         self._busy.clear()
         if outcome in (Outcome.BROKEN, Outcome.UNREACHABLE, Outcome.REFUSED):
             failures = self._failures[peer] = self._failures.get(peer, 0) + 1
-            self._barred_until[peer] = now + min(LARGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(failures - 1, 10))
+            longest = min(LARGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(failures - 1, 10))
+            self._barred_until[peer] = now + longest * self._rng.uniform(LEAST_JITTER, 1.0)
             return
-        self._failures.pop(peer, None)
-        self._barred_until.pop(peer, None)
+        self._forgive(peer)
         if self._activity is Activity.IDLE:
             self._not_before = now + IDLE_INTERVAL_S
         elif self._activity is Activity.SETTLING and not set(self._far).intersection(self._free(now)):
             self._not_before = now + AGREED_INTERVAL_S
+
+    def _forgive(self, peer: str) -> None:
+        self._failures.pop(peer, None)
+        self._barred_until.pop(peer, None)
 
     def _start(self, now: float) -> tuple[StartExchange, ...]:
         if self._running is not None or not self._wanted() or now < self._not_before:

@@ -30,12 +30,18 @@ class Terms:
     max_inbound: int
 
 
-def judge(open_: Open, terms: Terms, *, barred: bool, unsettled: bool, journal_full: bool) -> Decline | None:
+def judge(
+    open_: Open, terms: Terms, *, barred: bool, unsettled: bool, journal_full: bool, quarantine: str = ""
+) -> Decline | None:
     """Return why `open_` is declined, or None to accept it.
 
     `barred`: the id has ended already. `unsettled`: an earlier exchange of this initiator's boot has not ended.
+    `quarantine`: why nothing is exchanged with this initiator for now; empty: all is well.
     """
-    return _handshake(open_, terms) or _state(open_, terms, barred=barred, unsettled=unsettled, full=journal_full)
+    decline = _handshake(open_, terms)
+    if decline is None and quarantine:
+        return Decline(DeclineReason.QUARANTINED, quarantine)
+    return decline or _state(open_, terms, barred=barred, unsettled=unsettled, full=journal_full)
 
 
 def _handshake(open_: Open, terms: Terms) -> Decline | None:

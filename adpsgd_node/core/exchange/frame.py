@@ -46,11 +46,13 @@ class DeclineReason(enum.IntEnum):
     SETTLED = 7
     STOPPING = 8
     IDENTITY = 9
+    QUARANTINED = 10
 
 
 class AbortReason(enum.IntEnum):
     NON_FINITE_THEIRS = 1
     NON_FINITE_OWN = 2
+    NORM_JUMP = 3
 
 
 class SettleOutcome(enum.IntEnum):
@@ -58,6 +60,7 @@ class SettleOutcome(enum.IntEnum):
     UNKNOWN = 2
     REBOOTED = 3
     REFUSED = 4
+    EVICTED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,8 @@ class Open:
     step: int
     progress: tuple[ProgressEntry, ...] = ()
     """At most 16: news of the run's counters travels with every exchange."""
+    clip: float = 0.0
+    """No chunk moves by more than this part of the smaller side's norm; 0: no bound. The least of both sides' holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,8 @@ class Chunk:
     applied_through: int
     """The initiator has applied chunks [0, applied_through); 0 in a responder's chunk."""
     data: bytes | memoryview
+    scale: float = 1.0
+    """From the responder: the part of the difference that both sides apply, a float32 above 0 and at most 1."""
 
 
 @dataclass(frozen=True, slots=True)

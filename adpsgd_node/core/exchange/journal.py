@@ -14,10 +14,13 @@ from typing import Generic, TypeVar
 from adpsgd_node.core.exchange.frame import SettleOutcome
 from adpsgd_node.ids import NodeId
 
-__all__ = ["MAX_BARRED_INITIATORS", "MAX_OPEN_ENTRIES", "ExchangeKey", "Journal"]
+__all__ = ["MAX_BARRED_INITIATORS", "MAX_GIVEN_UP", "MAX_OPEN_ENTRIES", "ExchangeKey", "Journal"]
 
 MAX_OPEN_ENTRIES = 16
 """Exchanges that may be open or wait for their settling at once; each holds at most a window of chunks."""
+
+MAX_GIVEN_UP = 1024
+"""Exchanges given up by this side that are remembered, so that their initiators can be told; the oldest go first."""
 
 MAX_BARRED_INITIATORS = 16_384
 """Boots of initiators whose highest ended exchange id is kept; the one heard from longest ago goes first."""
@@ -37,6 +40,7 @@ class ExchangeKey:
 @dataclass(slots=True)
 class _Entry(Generic[Undo]):
     undo: dict[int, Undo] = field(default_factory=dict)
+    recorded: int = 0
 
 
 class Journal(Generic[Undo]):
@@ -45,6 +49,7 @@ class Journal(Generic[Undo]):
     def __init__(self) -> None:
         self._entries: dict[ExchangeKey, _Entry[Undo]] = {}
         self._barred: OrderedDict[NodeId, int] = OrderedDict()
+        self._given_up: OrderedDict[ExchangeKey, SettleOutcome] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -73,7 +78,14 @@ class Journal(Generic[Undo]):
 
     def record(self, key: ExchangeKey, index: int, undo: Undo) -> None:
         """Keep what takes chunk `index` back."""
-        self._entries[key].undo[index] = undo
+        entry = self._entries[key]
+        entry.undo[index] = undo
+        entry.recorded += 1
+
+    def recorded(self, key: ExchangeKey) -> int:
+        """Return how many chunks of an open entry were applied here, acknowledged or not; 0 for any other."""
+        entry = self._entries.get(key)
+        return entry.recorded if entry is not None else 0
 
     def acknowledge(self, key: ExchangeKey, through: int) -> None:
         """Drop the undo of chunks [0, through)."""
@@ -91,16 +103,28 @@ class Journal(Generic[Undo]):
 
     def settle(self, key: ExchangeKey, applied_through: int) -> tuple[SettleOutcome, list[tuple[int, Undo]]]:
         """End an entry on the initiator's word. Idempotent: told again, it reverts nothing more."""
+        if key in self._given_up:
+            return self._given_up[key], []
         known = self.is_open(key) or self.barred(key)
         return (SettleOutcome.SETTLED if known else SettleOutcome.UNKNOWN), self.end(key, applied_through)
 
-    def forget(self, initiator: NodeId) -> int:
-        """Drop the entries of a boot that is over: its memory is gone, so ours stands. Return how many."""
-        keys = [key for key in self._entries if key.initiator == initiator]
+    def forget(self, initiator: NodeId, outcome: SettleOutcome = SettleOutcome.EVICTED) -> int:
+        """Drop the entries of a boot held to be over: what was applied here stands. Return how many.
+
+        outcome: what it is told should it ask after all.
+        """
+        keys = self.keys_of(initiator)
         for key in keys:
             self._bar(key)
             del self._entries[key]
+            self._given_up[key] = outcome
+            while len(self._given_up) > MAX_GIVEN_UP:
+                self._given_up.popitem(last=False)
         return len(keys)
+
+    def keys_of(self, initiator: NodeId) -> list[ExchangeKey]:
+        """Return the open entries of one boot of an initiator."""
+        return [key for key in self._entries if key.initiator == initiator]
 
     def initiators(self) -> list[NodeId]:
         """Return who has entries here, the oldest entry first."""

@@ -42,7 +42,7 @@ class SettleEnd(enum.Enum):
     ABANDONED = "abandoned"
     """The peer has left or was followed by another boot: its half is lost with its memory."""
     EVICTED = "evicted"
-    """Given up for a dead peer when the journal was full."""
+    """Given up by the responder, for a peer that seemed dead, when its journal was full: its half stays applied."""
 
     @classmethod
     def of(cls, outcome: SettleOutcome) -> SettleEnd:

@@ -42,6 +42,7 @@ class SettleOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SETTLE_OUTCOME_UNKNOWN: _ClassVar[SettleOutcome]
     SETTLE_OUTCOME_REBOOTED: _ClassVar[SettleOutcome]
     SETTLE_OUTCOME_REFUSED: _ClassVar[SettleOutcome]
+    SETTLE_OUTCOME_EVICTED: _ClassVar[SettleOutcome]
 CODEC_UNSPECIFIED: Codec
 CODEC_FP32: Codec
 CODEC_BF16: Codec
@@ -65,6 +66,7 @@ SETTLE_OUTCOME_SETTLED: SettleOutcome
 SETTLE_OUTCOME_UNKNOWN: SettleOutcome
 SETTLE_OUTCOME_REBOOTED: SettleOutcome
 SETTLE_OUTCOME_REFUSED: SettleOutcome
+SETTLE_OUTCOME_EVICTED: SettleOutcome
 
 class Open(_message.Message):
     __slots__ = ("protocol", "run_id", "schema", "initiator", "boot", "exchange_id", "responder", "responder_boot", "codec", "chunk_bytes", "chunk_count", "step", "progress", "clip")

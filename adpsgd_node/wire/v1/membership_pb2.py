@@ -24,39 +24,39 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$adpsgd_node/wire/v1/membership.proto\x12\tadpsgd.v1\"\xa9\x01\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x62oot\x18\x02 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\x04\x12%\n\x05state\x18\x05 \x01(\x0e\x32\x16.adpsgd.v1.MemberState\x12\x1f\n\x05phase\x18\x06 \x01(\x0e\x32\x10.adpsgd.v1.Phase\x12\x15\n\routbound_only\x18\x07 \x01(\x08\"K\n\rProgressEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x62oot\x18\x02 \x01(\x04\x12\r\n\x05steps\x18\x03 \x01(\x04\x12\x0f\n\x07samples\x18\x04 \x01(\x04\"=\n\x04Ping\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x13\n\x0btarget_boot\x18\x03 \x01(\x04\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\\\n\x0bPingRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x13\n\x0btarget_boot\x18\x03 \x01(\x04\x12\x16\n\x0etarget_address\x18\x04 \x01(\t\"\x95\x02\n\x06Packet\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12!\n\x06source\x18\x03 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12\"\n\x07updates\x18\x04 \x03(\x0b\x32\x11.adpsgd.v1.Member\x12*\n\x08progress\x18\x05 \x03(\x0b\x32\x18.adpsgd.v1.ProgressEntry\x12\x1f\n\x04ping\x18\x06 \x01(\x0b\x32\x0f.adpsgd.v1.PingH\x00\x12\x1d\n\x03\x61\x63k\x18\x07 \x01(\x0b\x32\x0e.adpsgd.v1.AckH\x00\x12.\n\x0cping_request\x18\x08 \x01(\x0b\x32\x16.adpsgd.v1.PingRequestH\x00\x42\x06\n\x04\x62ody\"C\n\x07Refusal\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.adpsgd.v1.RefusalReason\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xa2\x01\n\x0bJoinRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12!\n\x06source\x18\x03 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12*\n\x08progress\x18\x04 \x03(\x0b\x32\x18.adpsgd.v1.ProgressEntry\x12\"\n\x07members\x18\x05 \x03(\x0b\x32\x11.adpsgd.v1.Member\"\xa6\x01\n\x0cJoinResponse\x12#\n\x07refusal\x18\x01 \x01(\x0b\x32\x12.adpsgd.v1.Refusal\x12!\n\x06source\x18\x02 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12\"\n\x07members\x18\x03 \x03(\x0b\x32\x11.adpsgd.v1.Member\x12*\n\x08progress\x18\x04 \x03(\x0b\x32\x18.adpsgd.v1.ProgressEntry\"5\n\x0f\x44\x65liverResponse\x12\"\n\x07packets\x18\x01 \x03(\x0b\x32\x11.adpsgd.v1.Packet*\x8b\x01\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMBER_STATE_ALIVE\x10\x01\x12\x18\n\x14MEMBER_STATE_SUSPECT\x10\x02\x12\x15\n\x11MEMBER_STATE_DEAD\x10\x03\x12\x15\n\x11MEMBER_STATE_LEFT\x10\x04*\xcf\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_JOINING\x10\x01\x12\x0e\n\nPHASE_IDLE\x10\x02\x12\x16\n\x12PHASE_INITIALIZING\x10\x03\x12\x12\n\x0ePHASE_TRAINING\x10\x04\x12\x12\n\x0ePHASE_SETTLING\x10\x05\x12\x10\n\x0cPHASE_AGREED\x10\x06\x12\x12\n\x0ePHASE_FINISHED\x10\x07\x12\x12\n\x0ePHASE_POISONED\x10\x08\x12\x12\n\x0ePHASE_DRAINING\x10\t*\xb8\x01\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12REFUSAL_REASON_RUN\x10\x01\x12\x1b\n\x17REFUSAL_REASON_PROTOCOL\x10\x02\x12\x1e\n\x1aREFUSAL_REASON_NAME_IN_USE\x10\x03\x12\x17\n\x13REFUSAL_REASON_FULL\x10\x04\x12\x19\n\x15REFUSAL_REASON_SCHEMA\x10\x05\x32\x7f\n\nMembership\x12\x38\n\x07\x44\x65liver\x12\x11.adpsgd.v1.Packet\x1a\x1a.adpsgd.v1.DeliverResponse\x12\x37\n\x04Join\x12\x16.adpsgd.v1.JoinRequest\x1a\x17.adpsgd.v1.JoinResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$adpsgd_node/wire/v1/membership.proto\x12\tadpsgd.v1\"\xbf\x01\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x62oot\x18\x02 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\x04\x12%\n\x05state\x18\x05 \x01(\x0e\x32\x16.adpsgd.v1.MemberState\x12\x1f\n\x05phase\x18\x06 \x01(\x0e\x32\x10.adpsgd.v1.Phase\x12\x15\n\routbound_only\x18\x07 \x01(\x08\x12\x14\n\x0csuspected_by\x18\x08 \x01(\t\"K\n\rProgressEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x62oot\x18\x02 \x01(\x04\x12\r\n\x05steps\x18\x03 \x01(\x04\x12\x0f\n\x07samples\x18\x04 \x01(\x04\"=\n\x04Ping\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x13\n\x0btarget_boot\x18\x03 \x01(\x04\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\\\n\x0bPingRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x13\n\x0btarget_boot\x18\x03 \x01(\x04\x12\x16\n\x0etarget_address\x18\x04 \x01(\t\"\x95\x02\n\x06Packet\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12!\n\x06source\x18\x03 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12\"\n\x07updates\x18\x04 \x03(\x0b\x32\x11.adpsgd.v1.Member\x12*\n\x08progress\x18\x05 \x03(\x0b\x32\x18.adpsgd.v1.ProgressEntry\x12\x1f\n\x04ping\x18\x06 \x01(\x0b\x32\x0f.adpsgd.v1.PingH\x00\x12\x1d\n\x03\x61\x63k\x18\x07 \x01(\x0b\x32\x0e.adpsgd.v1.AckH\x00\x12.\n\x0cping_request\x18\x08 \x01(\x0b\x32\x16.adpsgd.v1.PingRequestH\x00\x42\x06\n\x04\x62ody\"C\n\x07Refusal\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.adpsgd.v1.RefusalReason\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xa2\x01\n\x0bJoinRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12!\n\x06source\x18\x03 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12*\n\x08progress\x18\x04 \x03(\x0b\x32\x18.adpsgd.v1.ProgressEntry\x12\"\n\x07members\x18\x05 \x03(\x0b\x32\x11.adpsgd.v1.Member\"\xa6\x01\n\x0cJoinResponse\x12#\n\x07refusal\x18\x01 \x01(\x0b\x32\x12.adpsgd.v1.Refusal\x12!\n\x06source\x18\x02 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12\"\n\x07members\x18\x03 \x03(\x0b\x32\x11.adpsgd.v1.Member\x12*\n\x08progress\x18\x04 \x03(\x0b\x32\x18.adpsgd.v1.ProgressEntry\"5\n\x0f\x44\x65liverResponse\x12\"\n\x07packets\x18\x01 \x03(\x0b\x32\x11.adpsgd.v1.Packet*\x8b\x01\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMBER_STATE_ALIVE\x10\x01\x12\x18\n\x14MEMBER_STATE_SUSPECT\x10\x02\x12\x15\n\x11MEMBER_STATE_DEAD\x10\x03\x12\x15\n\x11MEMBER_STATE_LEFT\x10\x04*\xcf\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_JOINING\x10\x01\x12\x0e\n\nPHASE_IDLE\x10\x02\x12\x16\n\x12PHASE_INITIALIZING\x10\x03\x12\x12\n\x0ePHASE_TRAINING\x10\x04\x12\x12\n\x0ePHASE_SETTLING\x10\x05\x12\x10\n\x0cPHASE_AGREED\x10\x06\x12\x12\n\x0ePHASE_FINISHED\x10\x07\x12\x12\n\x0ePHASE_POISONED\x10\x08\x12\x12\n\x0ePHASE_DRAINING\x10\t*\xb8\x01\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12REFUSAL_REASON_RUN\x10\x01\x12\x1b\n\x17REFUSAL_REASON_PROTOCOL\x10\x02\x12\x1e\n\x1aREFUSAL_REASON_NAME_IN_USE\x10\x03\x12\x17\n\x13REFUSAL_REASON_FULL\x10\x04\x12\x19\n\x15REFUSAL_REASON_SCHEMA\x10\x05\x32\x7f\n\nMembership\x12\x38\n\x07\x44\x65liver\x12\x11.adpsgd.v1.Packet\x1a\x1a.adpsgd.v1.DeliverResponse\x12\x37\n\x04Join\x12\x16.adpsgd.v1.JoinRequest\x1a\x17.adpsgd.v1.JoinResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'adpsgd_node.wire.v1.membership_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEMBERSTATE']._serialized_start=1221
-  _globals['_MEMBERSTATE']._serialized_end=1360
-  _globals['_PHASE']._serialized_start=1363
-  _globals['_PHASE']._serialized_end=1570
-  _globals['_REFUSALREASON']._serialized_start=1573
-  _globals['_REFUSALREASON']._serialized_end=1757
+  _globals['_MEMBERSTATE']._serialized_start=1243
+  _globals['_MEMBERSTATE']._serialized_end=1382
+  _globals['_PHASE']._serialized_start=1385
+  _globals['_PHASE']._serialized_end=1592
+  _globals['_REFUSALREASON']._serialized_start=1595
+  _globals['_REFUSALREASON']._serialized_end=1779
   _globals['_MEMBER']._serialized_start=52
-  _globals['_MEMBER']._serialized_end=221
-  _globals['_PROGRESSENTRY']._serialized_start=223
-  _globals['_PROGRESSENTRY']._serialized_end=298
-  _globals['_PING']._serialized_start=300
-  _globals['_PING']._serialized_end=361
-  _globals['_ACK']._serialized_start=363
-  _globals['_ACK']._serialized_end=386
-  _globals['_PINGREQUEST']._serialized_start=388
-  _globals['_PINGREQUEST']._serialized_end=480
-  _globals['_PACKET']._serialized_start=483
-  _globals['_PACKET']._serialized_end=760
-  _globals['_REFUSAL']._serialized_start=762
-  _globals['_REFUSAL']._serialized_end=829
-  _globals['_JOINREQUEST']._serialized_start=832
-  _globals['_JOINREQUEST']._serialized_end=994
-  _globals['_JOINRESPONSE']._serialized_start=997
-  _globals['_JOINRESPONSE']._serialized_end=1163
-  _globals['_DELIVERRESPONSE']._serialized_start=1165
-  _globals['_DELIVERRESPONSE']._serialized_end=1218
-  _globals['_MEMBERSHIP']._serialized_start=1759
-  _globals['_MEMBERSHIP']._serialized_end=1886
+  _globals['_MEMBER']._serialized_end=243
+  _globals['_PROGRESSENTRY']._serialized_start=245
+  _globals['_PROGRESSENTRY']._serialized_end=320
+  _globals['_PING']._serialized_start=322
+  _globals['_PING']._serialized_end=383
+  _globals['_ACK']._serialized_start=385
+  _globals['_ACK']._serialized_end=408
+  _globals['_PINGREQUEST']._serialized_start=410
+  _globals['_PINGREQUEST']._serialized_end=502
+  _globals['_PACKET']._serialized_start=505
+  _globals['_PACKET']._serialized_end=782
+  _globals['_REFUSAL']._serialized_start=784
+  _globals['_REFUSAL']._serialized_end=851
+  _globals['_JOINREQUEST']._serialized_start=854
+  _globals['_JOINREQUEST']._serialized_end=1016
+  _globals['_JOINRESPONSE']._serialized_start=1019
+  _globals['_JOINRESPONSE']._serialized_end=1185
+  _globals['_DELIVERRESPONSE']._serialized_start=1187
+  _globals['_DELIVERRESPONSE']._serialized_end=1240
+  _globals['_MEMBERSHIP']._serialized_start=1781
+  _globals['_MEMBERSHIP']._serialized_end=1908
 # @@protoc_insertion_point(module_scope)

@@ -59,7 +59,7 @@ REFUSAL_REASON_FULL: RefusalReason
 REFUSAL_REASON_SCHEMA: RefusalReason
 
 class Member(_message.Message):
-    __slots__ = ("name", "boot", "address", "incarnation", "state", "phase", "outbound_only")
+    __slots__ = ("name", "boot", "address", "incarnation", "state", "phase", "outbound_only", "suspected_by")
     NAME_FIELD_NUMBER: _ClassVar[int]
     BOOT_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,7 @@ class Member(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     OUTBOUND_ONLY_FIELD_NUMBER: _ClassVar[int]
+    SUSPECTED_BY_FIELD_NUMBER: _ClassVar[int]
     name: str
     boot: int
     address: str
@@ -74,7 +75,8 @@ class Member(_message.Message):
     state: MemberState
     phase: Phase
     outbound_only: bool
-    def __init__(self, name: _Optional[str] = ..., boot: _Optional[int] = ..., address: _Optional[str] = ..., incarnation: _Optional[int] = ..., state: _Optional[_Union[MemberState, str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., outbound_only: _Optional[bool] = ...) -> None: ...
+    suspected_by: str
+    def __init__(self, name: _Optional[str] = ..., boot: _Optional[int] = ..., address: _Optional[str] = ..., incarnation: _Optional[int] = ..., state: _Optional[_Union[MemberState, str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., outbound_only: _Optional[bool] = ..., suspected_by: _Optional[str] = ...) -> None: ...
 
 class ProgressEntry(_message.Message):
     __slots__ = ("name", "boot", "steps", "samples")

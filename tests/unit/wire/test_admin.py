@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import pytest
 
@@ -11,7 +12,7 @@ from adpsgd_node.core.membership.member import Member, MemberState, Phase
 from adpsgd_node.errors import WireError
 from adpsgd_node.ids import Address, NodeId
 from adpsgd_node.wire import admin
-from adpsgd_node.wire.admin import MemberStatus, Status, decode_status, encode_status
+from adpsgd_node.wire.admin import Draining, MemberStatus, Status, decode_status, encode_status
 from adpsgd_node.wire.v1 import admin_pb2
 from support.status import example_status
 
@@ -67,3 +68,50 @@ def test_status_beyond_a_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(admin, "MAX_STATUS_BYTES", len(data) - 1)
     with pytest.raises(WireError, match=f"{len(data)} bytes"):
         decode_status(data)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2.5, admin.MAX_TIMEOUT_S])
+def test_the_calls_seconds_come_out_as_they_went_in(seconds: float) -> None:
+    assert admin.decode_drain_request(admin.encode_drain_request(seconds)) == seconds
+    assert admin.decode_checkpoint_request(admin.encode_checkpoint_request(seconds)) == seconds
+    draining = Draining(pid=4711, timeout_s=seconds)
+    assert admin.decode_draining(admin.encode_draining(draining)) == draining
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf, admin.MAX_TIMEOUT_S * 1.001])
+def test_seconds_out_of_range_are_refused(seconds: float) -> None:
+    for decode, message in (
+        (admin.decode_drain_request, admin_pb2.DrainRequest(timeout_s=seconds)),
+        (admin.decode_checkpoint_request, admin_pb2.CheckpointRequest(timeout_s=seconds)),
+        (admin.decode_draining, admin_pb2.DrainResponse(pid=1, timeout_s=seconds)),
+    ):
+        with pytest.raises(WireError, match="timeout_s"):
+            decode(message.SerializeToString())
+
+
+def test_a_checkpoints_path_or_problem_comes_out_as_it_went_in() -> None:
+    assert admin.decode_checkpointed(admin.encode_checkpointed("/out/000001")) == ("/out/000001", "")
+    assert admin.decode_checkpointed(admin.encode_checkpointed("", "disk full")) == ("", "disk full")
+    assert admin.decode_checkpointed(admin.encode_checkpointed("", "x" * 5000)) == ("", "x" * 1024)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        admin_pb2.CheckpointResponse(),
+        admin_pb2.CheckpointResponse(path="/out", problem="disk full"),
+        admin_pb2.CheckpointResponse(path="p" * (admin.MAX_PATH_LENGTH + 1)),
+        admin_pb2.CheckpointResponse(problem="p" * (admin.MAX_CALL_BYTES + 1)),
+    ],
+)
+def test_an_answer_on_a_checkpoint_that_says_nothing_or_too_much_is_refused(
+    message: admin_pb2.CheckpointResponse,
+) -> None:
+    with pytest.raises(WireError):
+        admin.decode_checkpointed(message.SerializeToString())
+
+
+@pytest.mark.parametrize("decode", [admin.decode_drain_request, admin.decode_draining, admin.decode_checkpointed])
+def test_bytes_that_are_no_call_are_refused(decode: Callable[[bytes], object]) -> None:
+    with pytest.raises(WireError):
+        decode(b"\xff\xff\xff")

@@ -69,6 +69,25 @@ def test_fast_parser_recognises_what_either_side_writes(
     assert read_fast(pb.ExchangeFrame(chunk=proto).SerializeToString(), monkeypatch) == expected
 
 
+@pytest.mark.parametrize("index", [0, 127, 128, limits.MAX_CHUNK_COUNT - 1])
+@pytest.mark.parametrize("scale", [0.25, 2.0**-96, 1.0])
+def test_fast_parser_recognises_the_scale_that_it_writes(
+    index: int, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Chunk(index, 0, memoryview(bytes(100)), scale)
+    assert read_fast(encode_chunk(index, 0, bytes(100), scale).message, monkeypatch) == expected
+
+
+@pytest.mark.parametrize("scale", [-0.5, 1.0000001, float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("fast", [True, False])
+def test_scale_that_is_none_is_refused_on_either_path(scale: float, fast: bool) -> None:
+    message = encode_chunk(0, 0, b"x", scale).message
+    if not fast:
+        message = pb.ExchangeFrame(chunk=pb.Chunk(data=b"x", scale=scale)).SerializeToString()
+    with pytest.raises(WireError, match="chunk.scale"):
+        decode_frame(message)
+
+
 @pytest.mark.parametrize(
     "fields",
     ["1a01780805", "08051a01782001", "080308051a0178", "1a017908051a0178"],
@@ -96,6 +115,8 @@ def test_unknown_field_beside_the_chunk_is_ignored() -> None:
         (open_message(schema=b"short"), "schema: expected 32 bytes, got 5"),
         (open_message(codec=0), "codec: 0 is none of FP32, BF16"),
         (open_message(codec=99), "codec: 99"),
+        (open_message(clip=-0.5), "open.clip"),
+        (open_message(clip=float("nan")), "open.clip"),
         (open_message(chunk_bytes=limits.MAX_CHUNK_BYTES + 1), "chunk_bytes"),
         (open_message(chunk_count=limits.MAX_CHUNK_COUNT + 1), "chunk_count"),
         (

@@ -10,6 +10,7 @@ from adpsgd_node.core.membership.config import (
     MAX_TOMBSTONES,
     MAX_UPDATES_PER_PACKET,
 )
+from adpsgd_node.core.membership.mailbox import MAX_LETTERS
 from adpsgd_node.core.membership.member import Member, MemberState, Phase
 from adpsgd_node.core.membership.packet import (
     Ack,
@@ -26,9 +27,11 @@ from adpsgd_node.errors import WireError
 from adpsgd_node.ids import Address, NodeId, RunId
 from adpsgd_node.wire import limits
 from adpsgd_node.wire.membership import (
+    decode_deliver_response,
     decode_join_request,
     decode_join_response,
     decode_packet,
+    encode_deliver_response,
     encode_join_request,
     encode_join_response,
     encode_packet,
@@ -48,6 +51,8 @@ member = st.builds(
     st.integers(0, limits.MAX_INCARNATION),
     st.sampled_from(MemberState),
     st.sampled_from(Phase),
+    st.booleans(),
+    st.sampled_from(["", "b", LONGEST_NAME]),
 )
 count = st.integers(0, limits.MAX_COUNT)
 progress = st.lists(st.builds(ProgressEntry, node, count, count), max_size=5).map(tuple)
@@ -70,7 +75,7 @@ def test_packet_comes_back_as_it_was(sent: Packet) -> None:
     assert decode_packet(encode_packet(sent)) == sent
 
 
-@given(st.builds(JoinRequest, protocol=protocol, run_id=run, source=member, progress=progress))
+@given(st.builds(JoinRequest, protocol=protocol, run_id=run, source=member, progress=progress, members=members))
 def test_join_request_comes_back_as_it_was(sent: JoinRequest) -> None:
     assert decode_join_request(encode_join_request(sent)) == sent
 
@@ -82,14 +87,22 @@ def test_join_response_comes_back_as_it_was(sent: JoinResponse) -> None:
 
 @given(st.binary(max_size=200))
 def test_garbage_is_a_wire_error_or_a_valid_message(data: bytes) -> None:
-    for decode in (decode_packet, decode_join_request, decode_join_response):
+    for decode in (decode_packet, decode_deliver_response, decode_join_request, decode_join_response):
         try:
             decode(data)
         except WireError:
             continue
 
 
-LARGEST = Member(NodeId(LONGEST_NAME, MOST), LONGEST_ADDRESS, limits.MAX_INCARNATION, MemberState.LEFT, Phase.POISONED)
+LARGEST = Member(
+    NodeId(LONGEST_NAME, MOST),
+    LONGEST_ADDRESS,
+    limits.MAX_INCARNATION,
+    MemberState.SUSPECT,
+    Phase.POISONED,
+    outbound_only=True,
+    suspected_by=LONGEST_NAME,
+)
 LARGEST_ENTRY = ProgressEntry(NodeId(LONGEST_NAME, MOST), limits.MAX_COUNT, limits.MAX_COUNT)
 
 
@@ -113,6 +126,20 @@ def test_largest_join_answer_a_node_may_send_fits_the_byte_limit() -> None:
         progress=(LARGEST_ENTRY,) * MAX_PROGRESS_ENTRIES,
     )
     assert len(encode_join_response(sent)) <= limits.MAX_JOIN_BYTES
+    asked = JoinRequest(
+        protocol=2**32 - 1, run_id=RunId(LONGEST_NAME), source=LARGEST, progress=sent.progress, members=sent.members
+    )
+    assert decode_join_request(encode_join_request(asked)) == asked
+
+
+def test_more_members_than_a_run_can_have_are_refused_in_question_and_answer() -> None:
+    too_many = pb.JoinRequest(protocol=1, run_id="run", source=good().source)
+    too_many.members.extend([good().source] * (MAX_MEMBERS + MAX_TOMBSTONES + 1))
+    with pytest.raises(WireError, match="number of members"):
+        decode_join_request(too_many.SerializeToString())
+    answer = pb.JoinResponse(source=good().source, members=too_many.members)
+    with pytest.raises(WireError, match="number of members"):
+        decode_join_response(answer.SerializeToString())
 
 
 def good() -> pb.Packet:
@@ -138,6 +165,7 @@ def test_packet_of_the_bad_examples_is_otherwise_good() -> None:
         (lambda p: setattr(p.source, "address", "h" * 260 + ":1"), r"length of source\.address"),
         (lambda p: setattr(p.source, "state", 0), r"source\.state"),
         (lambda p: setattr(p.source, "phase", 99), r"source\.phase"),
+        (lambda p: setattr(p.source, "suspected_by", "no spaces please"), r"source\.suspected_by"),
         (lambda p: setattr(p.source, "incarnation", limits.MAX_INCARNATION + 1), "incarnation"),
         (lambda p: p.updates.extend([p.source] * (MAX_UPDATES_PER_PACKET + 1)), "number of updates"),
         (
@@ -155,6 +183,24 @@ def test_field_beyond_its_limit_is_refused_by_name(change: object, message: str)
     change(bad)  # type: ignore[operator]
     with pytest.raises(WireError, match=message):
         decode_packet(bad.SerializeToString())
+
+
+@given(st.lists(packet, max_size=3))
+def test_answer_with_waiting_packets_comes_back_as_it_was(sent: list[Packet]) -> None:
+    assert decode_deliver_response(encode_deliver_response(sent)) == tuple(sent)
+
+
+def test_answer_to_whom_nothing_waits_for_is_empty() -> None:
+    assert encode_deliver_response(()) == b""
+    assert decode_deliver_response(b"") == ()
+
+
+def test_answer_with_more_packets_than_can_wait_is_refused() -> None:
+    message = pb.DeliverResponse(packets=[good()] * (MAX_LETTERS + 1))
+    with pytest.raises(WireError, match="number of packets"):
+        decode_deliver_response(message.SerializeToString())
+    with pytest.raises(WireError, match="DeliverResponse"):
+        decode_deliver_response(bytes(limits.MAX_DELIVER_BYTES + 1))
 
 
 def test_oversized_packet_is_refused_before_it_is_parsed() -> None:

@@ -10,11 +10,14 @@ from adpsgd_node.core.algorithms.ad_psgd import (
     BUSY_RETRY_S,
     FIRST_BACKOFF_S,
     IDLE_INTERVAL_S,
+    LARGEST_BACKOFF_S,
+    LEAST_JITTER,
     Activity,
     ActivityChanged,
     AdPsgd,
     ExchangeEnded,
     Far,
+    NeighborRenewed,
     NeighborsChanged,
     StartExchange,
     Stepped,
@@ -81,12 +84,45 @@ def test_busy_neighbor_costs_nothing_and_another_is_asked_at_once() -> None:
 def test_failing_neighbor_is_left_alone_for_a_time_that_doubles(outcome: Outcome) -> None:
     policy = _policy("a")
     policy.handle(Stepped(2), 0.0)
-    policy.handle(ExchangeEnded("a", outcome), 0.0)
-    assert policy.deadline() == FIRST_BACKOFF_S
-    assert policy.expire(FIRST_BACKOFF_S) == (StartExchange("a"),)
-    policy.handle(Stepped(1), 1.0)
-    policy.handle(ExchangeEnded("a", outcome), 1.0)
-    assert policy.deadline() == 1.0 + 2 * FIRST_BACKOFF_S
+    now = 0.0
+    for length in (FIRST_BACKOFF_S, 2 * FIRST_BACKOFF_S, 4 * FIRST_BACKOFF_S):
+        policy.handle(ExchangeEnded("a", outcome), now)
+        due = policy.deadline()
+        assert due is not None
+        assert now + LEAST_JITTER * length <= due <= now + length
+        assert policy.expire(due) == (StartExchange("a"),)
+        policy.handle(Stepped(1), due)
+        now = due
+
+
+def test_backoff_never_exceeds_its_limit_and_ends_with_a_good_exchange() -> None:
+    policy, now = _policy("a", activity=Activity.IDLE), 0.0
+    for _ in range(50):
+        policy.handle(ExchangeEnded("a", Outcome.BROKEN), now)
+        due = policy.deadline()
+        assert due is not None
+        assert due <= now + LARGEST_BACKOFF_S
+        policy.expire(due)
+        now = due
+    policy.handle(ExchangeEnded("a", Outcome.COMPLETE), now)
+    assert policy.deadline() == now + IDLE_INTERVAL_S
+
+
+def test_nodes_that_lost_the_same_neighbor_do_not_come_back_together() -> None:
+    dues = set()
+    for seed in range(20):
+        policy = AdPsgd(exchanges_per_step=1.0, rng=random.Random(seed))
+        policy.handle(NeighborsChanged(("a",)), 0.0)
+        policy.handle(ActivityChanged(Activity.IDLE), 0.0)
+        policy.handle(ExchangeEnded("a", Outcome.UNREACHABLE), 0.0)
+        dues.add(policy.deadline())
+    assert len(dues) == 20
+
+
+def test_neighbor_that_runs_as_another_boot_is_asked_at_once() -> None:
+    policy = _policy("a", activity=Activity.IDLE)
+    policy.handle(ExchangeEnded("a", Outcome.UNREACHABLE), 0.0)
+    assert policy.handle(NeighborRenewed("a"), 0.01) == (StartExchange("a"),)
 
 
 def test_stopped_node_starts_nothing() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from adpsgd_node.core.exchange.arbiter import Terms, judge
-from adpsgd_node.core.exchange.frame import CodecName, DeclineReason, Open
+from adpsgd_node.core.exchange.frame import CodecName, Decline, DeclineReason, Open
 from adpsgd_node.ids import PROTOCOL_VERSION, NodeId, RunId, SchemaHash
 
 SELF = NodeId("self", 7)
@@ -89,3 +89,18 @@ def test_decline_names_what_was_expected_and_what_came() -> None:
     assert decline is not None
     assert "'run'" in decline.detail
     assert "'other'" in decline.detail
+
+
+def test_initiator_in_quarantine_is_told_why_even_by_a_busy_node() -> None:
+    busy = replace(TERMS, inbound=2)
+    decline = judge(
+        OPEN, busy, barred=False, unsettled=False, journal_full=False, quarantine="norm jump; for 20 s more"
+    )
+    assert decline == Decline(DeclineReason.QUARANTINED, "norm jump; for 20 s more")
+
+
+def test_handshake_is_judged_before_quarantine() -> None:
+    other = replace(OPEN, run_id=RunId("other"))
+    decline = judge(other, TERMS, barred=False, unsettled=False, journal_full=False, quarantine="norm jump")
+    assert decline is not None
+    assert decline.reason is DeclineReason.RUN

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
 from adpsgd_node.core.exchange.frame import SettleOutcome
-from adpsgd_node.core.exchange.journal import MAX_BARRED_INITIATORS, MAX_OPEN_ENTRIES, ExchangeKey, Journal
+from adpsgd_node.core.exchange.journal import (
+    MAX_BARRED_INITIATORS,
+    MAX_GIVEN_UP,
+    MAX_OPEN_ENTRIES,
+    ExchangeKey,
+    Journal,
+)
 from adpsgd_node.ids import NodeId
 
 ADA = NodeId("ada", 1)
@@ -66,3 +72,39 @@ def test_journal_is_full_at_its_limit() -> None:
         assert not journal.full
         journal.open(ExchangeKey(NodeId(f"n{number}", 1), 1))
     assert journal.full
+
+
+def test_initiator_of_a_given_up_exchange_is_told_that_it_was_and_nothing_is_reverted() -> None:
+    key = ExchangeKey(ADA, 3)
+    journal = _with_three_chunks(key)
+    journal.forget(ADA)
+    assert journal.settle(key, 1) == (SettleOutcome.EVICTED, [])
+    assert journal.settle(key, 1) == (SettleOutcome.EVICTED, []), "told again, it hears the same"
+
+
+def test_initiator_of_an_exchange_whose_plane_is_gone_is_told_that_it_went_as_with_a_reboot() -> None:
+    key = ExchangeKey(ADA, 3)
+    journal = _with_three_chunks(key)
+    journal.forget(ADA, SettleOutcome.REBOOTED)
+    assert journal.settle(key, 1) == (SettleOutcome.REBOOTED, [])
+
+
+def test_memory_of_given_up_exchanges_is_bounded() -> None:
+    journal: Journal[str] = Journal()
+    keys = [ExchangeKey(NodeId(f"n{number}", 1), 1) for number in range(MAX_GIVEN_UP + 1)]
+    for key in keys:
+        journal.open(key)
+        journal.forget(key.initiator)
+    assert journal.settle(keys[0], 0)[0] is SettleOutcome.SETTLED, "it is barred still, though no longer known why"
+    assert journal.settle(keys[1], 0)[0] is SettleOutcome.EVICTED
+
+
+def test_chunks_are_counted_whether_acknowledged_or_not_until_the_exchange_ends() -> None:
+    key = ExchangeKey(ADA, 3)
+    journal = _with_three_chunks(key)
+    journal.acknowledge(key, 2)
+    assert journal.recorded(key) == 3
+    assert journal.keys_of(ADA) == [key]
+    journal.end(key, 3)
+    assert journal.recorded(key) == 0
+    assert journal.keys_of(ADA) == []
