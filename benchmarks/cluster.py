@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ class BenchmarkNode:
 
     name: str
     daemon: subprocess.Popen[bytes]
+    address: str
     http: str
     log: Path
     """The trainer's process id, then the time of each step."""
@@ -46,10 +47,13 @@ class BenchmarkNode:
 
     def exchanges(self) -> int:
         """Ask the daemon how many exchanges it has completed, in either role."""
+        return int(self.metric("adpsgd_exchanges_total{", '"complete"'))
+
+    def metric(self, name: str, label: str = "") -> float:
+        """Ask the daemon for the sum of a metric's series, those with `label` in them."""
         with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=5.0) as answer:
             lines = answer.read().decode().splitlines()
-        wanted = [line for line in lines if line.startswith("adpsgd_exchanges_total{") and '"complete"' in line]
-        return int(sum(float(line.rpartition(" ")[2]) for line in wanted))
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name) and label in line)
 
     def kill(self) -> None:
         """Kill daemon and trainer at once, as a power cut would."""
@@ -63,7 +67,17 @@ class BenchmarkNode:
 class Cluster:
     """A run of several nodes, each with a trainer that logs its steps; a context manager."""
 
-    def __init__(self, folder: Path, nodes: int, step_ms: float, width: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        nodes: int,
+        step_ms: float,
+        width: int,
+        *,
+        options: Sequence[str] = (),
+        script_options: Sequence[str] = (),
+    ) -> None:
+        """Start them; `options` are further ones of each node, `script_options` of its script."""
         self.nodes: list[BenchmarkNode] = []
         ports = free_ports(2 * nodes)
         addresses = [f"{HOST}:{port}" for port in ports[:nodes]]
@@ -71,20 +85,21 @@ class Cluster:
             seeds = ",".join(address for address in addresses[:2] if address != addresses[number])
             log = folder / f"node-{number}.steps"
             http = f"{HOST}:{ports[nodes + number]}"
-            options = [f"--name=node-{number}", "--run=bench", f"--listen={addresses[number]}", f"--http={http}"]
-            options += [f"--seeds={seeds}", f"--output={folder / f'node-{number}'}", "--membership=local"]
+            flags = [f"--name=node-{number}", "--run=bench", f"--listen={addresses[number]}", f"--http={http}"]
+            flags += [f"--seeds={seeds}", f"--output={folder / f'node-{number}'}", "--membership=local"]
             script = [str(SCRIPT), f"--log={log}", f"--step-ms={step_ms}", f"--width={width}"]
+            script += script_options
             output = folder / f"node-{number}.log"
             with output.open("wb") as file:
                 daemon = subprocess.Popen(
-                    [sys.executable, "-m", "adpsgd_cli", "up", *options, *script],
+                    [sys.executable, "-m", "adpsgd_cli", "up", *flags, *options, *script],
                     env=child_environment(overrides={"XDG_RUNTIME_DIR": str(folder)}),
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
-            self.nodes.append(BenchmarkNode(f"node-{number}", daemon, http, log, output))
+            self.nodes.append(BenchmarkNode(f"node-{number}", daemon, addresses[number], http, log, output))
 
     def __enter__(self) -> Cluster:
         return self
@@ -101,9 +116,10 @@ class Cluster:
                 node.kill()
 
     def wait_for_training(self, steps: int, limit_s: float) -> None:
-        """Wait until every node has made so many steps, and has exchanged."""
+        """Wait until every node has made so many steps, and has exchanged if there is another."""
         self._wait_until(lambda node: len(node.steps()) >= steps, limit_s)
-        self._wait_until(lambda node: node.exchanges() > 0, limit_s)
+        if len(self.nodes) > 1:
+            self._wait_until(lambda node: node.exchanges() > 0, limit_s)
 
     def _wait_until(self, condition: Callable[[BenchmarkNode], bool], limit_s: float) -> None:
         """Look four times a second. Raises `TimeoutError` with the last words of a node that is not so far."""
