@@ -12,6 +12,7 @@
     +-- DaemonLostError        (in the trainer) its daemon is gone
     +-- ModelError             (in the trainer) this model cannot be exchanged: dtype, device, aliasing
     +-- PlaneError             a plane or layout that does not fit
+    +-- CheckpointError        a checkpoint could not be written, or one that is there cannot be used
     +-- WireError              bytes that are no valid message; the sender is at fault. State is unchanged.
     |   +-- OversizeError      more, longer or larger than a named limit allows
     +-- TransportError         a call that did not go through
@@ -28,6 +29,7 @@ from __future__ import annotations
 __all__ = [
     "AdpsgdError",
     "BindError",
+    "CheckpointError",
     "ConfigError",
     "DaemonLostError",
     "DeadlineError",
@@ -96,6 +98,12 @@ class ModelError(AdpsgdError):
 
 class PlaneError(AdpsgdError):
     exit_code = 12
+
+
+class CheckpointError(AdpsgdError):
+    """The training goes on, and the checkpoints before it are as they were."""
+
+    exit_code = 13
 
 
 class WireError(AdpsgdError):

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,17 @@ import numpy.typing as npt
 
 from adpsgd_node.errors import TrainerError
 
-__all__ = ["MAX_HEADER_BYTES", "StoredTensor", "read_metadata", "read_tensors", "storable", "write_model"]
+__all__ = [
+    "MAX_HEADER_BYTES",
+    "StoredEntry",
+    "StoredTensor",
+    "encode_header",
+    "read_header",
+    "read_metadata",
+    "read_tensors",
+    "storable",
+    "write_model",
+]
 
 MAX_HEADER_BYTES = 100_000_000
 """Longest JSON header that is read (the limit of the safetensors library)."""
@@ -68,6 +78,17 @@ class StoredTensor:
     data: npt.NDArray[np.uint8]
 
 
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """What the header says of one tensor; the tensors follow it in the order of their entries."""
+
+    name: str
+    dtype: str
+    """As torch and numpy call it, e.g. `bfloat16`."""
+    shape: tuple[int, ...]
+    size_bytes: int
+
+
 def storable(dtype: str) -> bool:
     """Tell whether tensors of this dtype can be written."""
     return dtype in _CODES
@@ -78,12 +99,12 @@ def write_model(path: Path, tensors: Sequence[StoredTensor], metadata: Mapping[s
 
     Raises `TrainerError` naming the path; what stood there before is then unchanged.
     """
-    header = _header(tensors, metadata)
+    entries = [StoredEntry(tensor.name, tensor.dtype, tensor.shape, tensor.data.nbytes) for tensor in tensors]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(_LENGTH.pack(len(header)) + header)
+            file.write(encode_header(entries, metadata))
             for tensor in tensors:
                 file.write(tensor.data.data)
             file.flush()
@@ -100,13 +121,13 @@ def write_model(path: Path, tensors: Sequence[StoredTensor], metadata: Mapping[s
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Read what the file says of itself: run, schema, node, steps, ..."""
-    header, _ = _read_header(path)
+    header, _ = read_header(path)
     return dict(header.get("__metadata__", {}))
 
 
 def read_tensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     """Read all floating-point tensors as fp32, to compare models: integer ones are each node's own."""
-    header, start = _read_header(path)
+    header, start = read_header(path)
     content = (
         np.memmap(path, np.uint8, mode="r", offset=start) if path.stat().st_size > start else np.empty(0, np.uint8)
     )
@@ -122,22 +143,24 @@ def read_tensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     return tensors
 
 
-def _header(tensors: Sequence[StoredTensor], metadata: Mapping[str, str]) -> bytes:
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+def encode_header(entries: Iterable[StoredEntry], metadata: Mapping[str, str]) -> bytes:
+    """Write all that stands before the tensors: the length and the JSON header."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
     at = 0
-    for tensor in tensors:
-        entries[tensor.name] = {
-            "dtype": _CODES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [at, at + tensor.data.nbytes],
+    for entry in entries:
+        header[entry.name] = {
+            "dtype": _CODES[entry.dtype],
+            "shape": list(entry.shape),
+            "data_offsets": [at, at + entry.size_bytes],
         }
-        at += tensor.data.nbytes
-    encoded = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    return encoded + b" " * (-len(encoded) % _ALIGNMENT)
+        at += entry.size_bytes
+    encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    encoded += b" " * (-len(encoded) % _ALIGNMENT)
+    return _LENGTH.pack(len(encoded)) + encoded
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Give the JSON header and where the tensors start."""
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Give the JSON header and where the tensors start. Raises `TrainerError`."""
     try:
         with path.open("rb") as file:
             prefix = file.read(_LENGTH.size)

@@ -1,167 +1,179 @@
-"""Find a node's first parameters: ask all live peers, then adopt a model, found the run, or wait for the founder."""
+"""Find a node's first parameters: a live model of the peers, the newest checkpoint, the own ones, or wait for another.
+
+Who begins is decided in `core.adoption`; this asks the peers, and does what was decided.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from adpsgd_node.core.adoption import Adopt, Found, Offer, Wait, decide
+from adpsgd_node.checkpoint.store import Checkpoint
+from adpsgd_node.core.adoption import Adopt, Asker, Found, Wait, decide
 from adpsgd_node.core.membership.member import Member
-from adpsgd_node.core.membership.packet import RefusalReason
-from adpsgd_node.errors import RunMismatchError, SchemaMismatchError, StreamBrokenError, TransportError, WireError
-from adpsgd_node.ids import PROTOCOL_VERSION, Address, NodeId, RunId
-from adpsgd_node.net.transport import Method, Stream, StreamMethod, Transport
+from adpsgd_node.core.progress import Progress
+from adpsgd_node.daemon.enquiry import Enquiry
+from adpsgd_node.daemon.fetch import Fetcher
+from adpsgd_node.daemon.gossip import HOLDING
+from adpsgd_node.daemon.restore import Restorer
+from adpsgd_node.errors import TransportError, WireError
+from adpsgd_node.ids import Address, NodeId
 from adpsgd_node.plane import Plane
-from adpsgd_node.plane.layout import describe_difference
 from adpsgd_node.telemetry.log import EventLog, OncePer
-from adpsgd_node.wire.model import (
-    FetchChunk,
-    FetchHeader,
-    FetchRequest,
-    FetchTrailer,
-    OfferRequest,
-    OfferResponse,
-    decode_fetch,
-    decode_offer_response,
-    encode_fetch,
-    encode_offer_request,
-)
 
-__all__ = ["Adopter"]
+__all__ = ["Adopter", "Origin", "begin"]
 
-OFFER_TIMEOUT_S = 3.0
 FIRST_PAUSE_S = 0.1
 LARGEST_PAUSE_S = 5.0
-"""Pauses before the peers are asked again: while one founds the run, and longer each time a donor fails."""
+"""Pauses before the peers are asked again: while one founds the run, and longer each time the donors fail."""
 LOG_AGAIN_S = 30.0
-IDLE_S = 10.0
-"""A donor from which nothing comes for so long is given up."""
-MAX_ASKED = 64
-"""Peers asked in one round at most, drawn at random."""
+GREET_AGAIN_S = 3.0
+MAX_GREETED = 16
+"""Members named in the own checkpoint that are called at one time."""
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a node's first parameters came from: a peer, a checkpoint of its own, or (neither) its script."""
+
+    donor: NodeId | None = None
+    checkpoint: Checkpoint | None = None
+
+
+def begin(origin: Origin, progress: Progress, newest: Checkpoint | None) -> None:
+    """Count on from where the parameters come from, and say so.
+
+    newest: this node's newest checkpoint, whether or not it begins with it.
+    """
+    log = EventLog("adopt")
+    if origin.checkpoint is not None:
+        manifest = origin.checkpoint.manifest
+        progress.hear(manifest.progress)
+        counted = {"samples": manifest.run_samples, "steps": manifest.run_steps}
+        log.info("no live node has a model; goes on from a checkpoint", path=origin.checkpoint.path, **counted)
+        return
+    if origin.donor is not None:
+        log.info("adopted the parameters of a peer", donor=origin.donor)
+    else:
+        log.info("starts with its own initial parameters")
+    here = progress.totals().samples
+    if newest is not None and newest.manifest.run_samples > here:
+        there = newest.manifest.run_samples
+        log.warning("the run was begun anew without this node's checkpoint", path=newest.path, there=there, here=here)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Adopter:
-    """The asking side of the Model service, before the trainer's first step."""
+    """What a node needs to find its first parameters."""
 
     identity: NodeId
-    run_id: RunId
-    transport: Transport
+    outbound_only: bool
     peers: Callable[[], Sequence[Member]]
     """The live members but this node."""
+    greet: Callable[[Address], Awaitable[None]]
+    """Begin at once to let whoever is at an address know of this node, and to hear what it knows."""
+    enquiry: Enquiry
+    fetcher: Fetcher
+    restorer: Restorer
+    cold_start_timeout_s: float
     rng: random.Random
 
-    async def adopt_or_found(self, plane: Plane) -> NodeId | None:
-        """Fill `plane.live` from a donor and return it, or return None to begin with what stands there.
+    async def adopt_or_found(self, plane: Plane) -> Origin:
+        """Bring the parameters to begin with into `plane.live`; with an empty origin they are what stood there.
 
-        Waits as long as a smaller-named node is founding the run, or a live peer that may hold the model is silent:
-        membership finds out whether it is dead. Raises `SchemaMismatchError` or `RunMismatchError`
-        when the run trains another model. Until this returns nobody else writes `live`.
+        Waits as long as another node is founding the run, or a live peer that may hold the model is silent: membership
+        finds out whether it is dead. Raises `SchemaMismatchError` or `RunMismatchError` when the run trains another
+        model. Until this returns nobody else writes `live`.
         """
-        log, once, loop = EventLog("adopt"), OncePer(LOG_AGAIN_S), asyncio.get_running_loop()
-        own_values = plane.live.copy()
-        pause_s = FIRST_PAUSE_S
-        while True:
-            members = self.peers()
-            asked = self.rng.sample(members, min(MAX_ASKED, len(members)))
-            answers = await asyncio.gather(*(self._ask(member, plane) for member in asked))
-            offers = [offer for offer in answers if offer is not None]
-            silent = [member.id for member, answer in zip(asked, answers, strict=True) if answer is None]
-            match decide(self.identity, offers, silent, self.rng):
-                case Found():
-                    plane.live[:] = own_values  # a fetch that broke off may have left some of a donor's
-                    return None
-                case Wait(whom, why):
-                    if once.due(whom, loop.time()):
-                        log.info("waiting for the initial parameters", whom=whom, why=why)
-                case Adopt(donor):
-                    address = next(member.address for member in asked if member.id == donor)
-                    try:
-                        await self._fetch(address, plane)
-                        return donor
-                    except (TransportError, WireError, TimeoutError) as error:
-                        if once.due(donor, loop.time()):
-                            log.warning("could not adopt a peer's model; asking again", donor=donor, cause=error)
-                        pause_s = min(LARGEST_PAUSE_S, 2 * pause_s)
-            await asyncio.sleep(pause_s * self.rng.uniform(0.5, 1.0))
+        return await _Search(self, plane).run()
 
-    async def _ask(self, member: Member, plane: Plane) -> Offer | None:
-        request = OfferRequest(
-            protocol=PROTOCOL_VERSION, run_id=self.run_id, schema=plane.layout.schema, source=self.identity
+
+class _Search:
+    """One node's search for its first parameters."""
+
+    def __init__(self, adopter: Adopter, plane: Plane) -> None:
+        self._with = adopter
+        self._plane = plane
+        self._own_values = plane.live.copy()
+        self._loop = asyncio.get_running_loop()
+        self._patient_until = self._loop.time() + adopter.cold_start_timeout_s
+        self._pause_s = FIRST_PAUSE_S
+        self._loaded: Checkpoint | None = None
+        """What stands in `live` now."""
+        self._log = EventLog("adopt")
+        self._once = OncePer(LOG_AGAIN_S)
+        self._greeted = OncePer(GREET_AGAIN_S)
+
+    async def run(self) -> Origin:
+        while (origin := await self._round()) is None:
+            pass
+        return origin
+
+    async def _round(self) -> Origin | None:
+        """Ask everyone, and act on the answers; None: ask again."""
+        members = self._with.peers()
+        able = [member for member in members if not member.outbound_only]
+        offers, silent = await self._with.enquiry.ask(able, self._plane.layout)
+        checkpoint = self._with.restorer.newest(self._plane.layout.schema)
+        own = self._asker(checkpoint, members)
+        match decide(own, offers, silent, self._with.rng):
+            case Found(from_checkpoint=False):
+                self._plane.live[:] = self._own_values  # what broke off or was refused may have left some of its own
+                return Origin()
+            case Found():
+                assert checkpoint is not None, "only who has a checkpoint founds from it"
+                if self._loaded is checkpoint:
+                    return Origin(checkpoint=checkpoint)
+                # Ask once more after reading it: that took its time, and another may have begun meanwhile.
+                self._loaded = checkpoint if await self._with.restorer.load(checkpoint, self._plane) else None
+                return None
+            case Wait(whom, why):
+                if self._once.due(whom, self._loop.time()):
+                    self._log.info("waiting for the parameters to begin with", whom=whom, why=why)
+                if checkpoint is not None and own.missing and own.patient:
+                    self._greet(checkpoint, own.missing)
+            case Adopt(donors):
+                donor = await self._fetch([member for node in donors for member in members if member.id == node])
+                if donor is not None:
+                    return Origin(donor=donor)
+        await asyncio.sleep(self._pause_s * self._with.rng.uniform(0.5, 1.0))
+        return None
+
+    def _asker(self, checkpoint: Checkpoint | None, members: Sequence[Member]) -> Asker:
+        patient = self._loop.time() < self._patient_until
+        inward = self._with.outbound_only
+        hidden = tuple(member.id for member in members if member.outbound_only and member.phase in HOLDING)
+        if checkpoint is None:
+            return Asker(node=self._with.identity, patient=patient, outbound_only=inward, out_of_reach=hidden)
+        here = {self._with.identity.name, *(member.name for member in members)}
+        return Asker(
+            node=self._with.identity,
+            checkpoint=checkpoint.manifest.standing,
+            missing=tuple(hint.name for hint in checkpoint.manifest.members if hint.name not in here),
+            patient=patient,
+            outbound_only=inward,
+            out_of_reach=hidden,
         )
-        try:
-            data = await self.transport.call(
-                member.address, Method.OFFER, encode_offer_request(request), timeout_s=OFFER_TIMEOUT_S
-            )
-            response = decode_offer_response(data)
-        except (TransportError, WireError):
-            return None  # membership finds out whether it is dead; asked again while we wait
-        if response.source != member.id:
-            return None  # another node has its address now
-        self._check(response, plane)
-        return Offer(response.source, response.phase, response.has_model)
 
-    def _check(self, response: OfferResponse, plane: Plane) -> None:
-        refusal = response.refusal
-        if refusal is None:
+    def _greet(self, checkpoint: Checkpoint, missing: Sequence[str]) -> None:
+        """Call some of the missing where they were: they may live, and none of the seeds lead from one to the other."""
+        if not self._greeted.due("missing", self._loop.time()):
             return
-        if refusal.reason is not RefusalReason.SCHEMA:
-            raise RunMismatchError(f"{response.source.name} refuses this node: {refusal.detail}")
-        if response.has_model:
-            ours = [placement.spec for placement in plane.layout.placements]
-            raise SchemaMismatchError(
-                f"the run {self.run_id!r} trains another model than this script: compared with {response.source.name}, "
-                f"{describe_difference(ours, response.tensors)}; start this node with the same model, or another --run"
-            )
+        hints = [hint for hint in checkpoint.manifest.members if hint.name in missing]
+        for hint in self._with.rng.sample(hints, min(MAX_GREETED, len(hints))):
+            self._with.greet(hint.address)
 
-    async def _fetch(self, donor: Address, plane: Plane) -> None:
-        stream = await self.transport.open(donor, StreamMethod.FETCH)
+    async def _fetch(self, donors: Sequence[Member]) -> NodeId | None:
+        self._loaded = None
         try:
-            await stream.send(encode_fetch(FetchRequest(PROTOCOL_VERSION, self.run_id, plane.layout.schema)))
-            await stream.end()
-            await _receive_model(stream, plane)
-        except BaseException:
-            stream.cancel()
-            raise
-
-
-async def _receive_model(stream: Stream, plane: Plane) -> None:
-    layout = plane.layout
-    header = await _next(stream)
-    if not isinstance(header, FetchHeader):
-        raise WireError(f"a fetch is answered with FetchHeader, {type(header).__name__} came")
-    if header.refusal is not None:
-        raise StreamBrokenError(f"the donor refused: {header.refusal.detail}")
-    if (header.chunk_count, header.chunk_bytes) != (len(layout.chunks), layout.chunk_bytes):
-        raise SchemaMismatchError(
-            f"{len(layout.chunks)} chunks of {layout.chunk_bytes} bytes expected, {header.chunk_count} of "
-            f"{header.chunk_bytes} offered: set the same --chunk-bytes on every node"
-        )
-    whole = 0
-    for index, (start, stop) in enumerate(layout.chunks):
-        frame = await _next(stream)
-        if not isinstance(frame, FetchChunk) or frame.index != index or len(frame.data) != 4 * (stop - start):
-            raise WireError(f"chunk {index} of the donor's model did not come as it should")
-        if zlib.crc32(frame.data) != frame.crc32:
-            raise WireError(f"chunk {index} of the donor's model fails its checksum")
-        values = np.frombuffer(frame.data, np.float32)
-        if not np.isfinite(values).all():
-            raise WireError(f"chunk {index} of the donor's model holds values that are not finite")
-        whole = zlib.crc32(frame.data, whole)
-        plane.live[start:stop] = values
-    trailer = await _next(stream)
-    if not isinstance(trailer, FetchTrailer) or trailer.crc32 != whole:
-        raise WireError("the donor's model fails its checksum")
-
-
-async def _next(stream: Stream) -> object:
-    async with asyncio.timeout(IDLE_S):
-        message = await stream.receive()
-    if message is None:
-        raise StreamBrokenError("the donor ended the stream early")
-    return decode_fetch(message)
+            donor = await self._with.fetcher.fetch(donors, self._plane)
+        except (TransportError, WireError, TimeoutError) as error:
+            if self._once.due("fetch", self._loop.time()):
+                self._log.warning("could not adopt the peers' model; asking again", cause=error)
+            self._pause_s = min(LARGEST_PAUSE_S, 2 * self._pause_s)
+            return None
+        # Its count of the run's steps belongs to its model; gossip would bring it only by and by.
+        await self._with.greet(next(member.address for member in donors if member.id == donor))
+        return donor

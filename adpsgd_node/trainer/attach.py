@@ -25,8 +25,11 @@ ANSWER_LIMIT_S = 60.0
 EXIT_LIMIT_S = 2.0
 """Longest wait for the exit code of a child daemon that closed its socket."""
 
-STOP_LIMIT_S = 10.0
-"""Longest wait for a child daemon to end after SIGTERM."""
+STOP_LIMIT_S = 35.0
+"""Longest wait for a child daemon to end after SIGTERM: a little more than it gives itself unless told otherwise."""
+
+STOP_MARGIN_S = 5.0
+"""How much longer than its `drain_timeout_s`, where that is given, a child daemon is waited for."""
 
 
 class DaemonChild:
@@ -35,8 +38,9 @@ class DaemonChild:
     After `finish` it stays until this process ends and the other nodes have finished too: they may still need it.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], stop_limit_s: float) -> None:
         self._process = process
+        self._stop_limit_s = stop_limit_s
 
     @classmethod
     def start(cls, options: Mapping[str, object]) -> tuple[DaemonChild, socket.socket]:
@@ -51,7 +55,8 @@ class DaemonChild:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        return cls(process), ours
+        given = options.get("drain_timeout_s")
+        return cls(process, given + STOP_MARGIN_S if isinstance(given, int | float) else STOP_LIMIT_S), ours
 
     def diagnose(self) -> str:
         """Say how it ended; empty while it runs. Asked only when it seems lost: its socket closes before it exits."""
@@ -69,7 +74,7 @@ class DaemonChild:
         """End it: SIGTERM, and SIGKILL when that does not help."""
         self._process.terminate()
         try:
-            self._process.wait(STOP_LIMIT_S)
+            self._process.wait(self._stop_limit_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

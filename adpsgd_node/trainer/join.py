@@ -17,6 +17,7 @@ from adpsgd_node.trainer.node import Node, Training
 from adpsgd_node.trainer.replica import Replica
 from adpsgd_node.trainer.shared import SharedReplica
 from adpsgd_node.trainer.staged import StagedReplica
+from adpsgd_node.trainer.state import restore
 from adpsgd_node.wire.trainer import Go, Ready
 
 __all__ = ["join"]
@@ -35,7 +36,8 @@ def join(
 
     From here on every `optimizer.step()` first takes in what exchanges brought, then counts as one step of
     `batch_size` samples. Call it after the model is built, moved to its device and loaded, and keep it there. The
-    parameters may be replaced by those of a live peer or of an earlier life of this script.
+    parameters may be replaced by those of a live peer, a checkpoint or an earlier life of this script; the optimizers'
+    state and the random numbers by those of this node's newest checkpoint.
 
         with adpsgd_node.join(model, optimizer, batch_size=32) as node:
             while not node.should_stop:
@@ -61,7 +63,10 @@ def join(
     try:
         attachment = attach(link, child, inventory, dataset_size)
         use_staging = not inventory.is_plain if staged is None else staged
-        return Node(attachment, _enter(attachment, inventory, use_staging), training)
+        replica, go = _enter(attachment, inventory, use_staging)
+        if go.restore:
+            restore(go.restore, optimizers)
+        return Node(attachment, replica, training)
     except BaseException as error:
         link.close()
         if child is not None:
@@ -71,8 +76,8 @@ def join(
         raise
 
 
-def _enter(attachment: Attachment, inventory: Inventory, staged: bool) -> Replica:
-    """Agree with the daemon on the parameters to start from."""
+def _enter(attachment: Attachment, inventory: Inventory, staged: bool) -> tuple[Replica, Go]:
+    """Agree with the daemon on the parameters to start from; give what it said last, too."""
     plane, resumed = attachment.plane, attachment.attached.resumed
     Fold(plane).recover()
     replica = _replica(inventory, plane, staged)
@@ -81,7 +86,7 @@ def _enter(attachment: Attachment, inventory: Inventory, staged: bool) -> Replic
     attachment.link.send(Ready())
     go = attachment.link.receive(Go, None)
     replica.bind(from_live=resumed or go.adopted)
-    return replica
+    return replica, go
 
 
 def _replica(inventory: Inventory, plane: Plane, staged: bool) -> Replica:

@@ -24,6 +24,9 @@ __all__ = ["MAX_DESCRIPTORS", "Link"]
 MAX_DESCRIPTORS = 2
 """Descriptors that come with `Attached`: the plane and the step event."""
 
+MEANWHILE_MS = 200
+"""How often a wait looks after what else may be asked."""
+
 _RECEIVE_BYTES = 1 << 16
 
 F = TypeVar("F", bound=TrainerFrame)
@@ -91,14 +94,18 @@ class Link:
             except OSError:
                 raise self._lost() from None
 
-    def receive(self, kind: type[F], timeout_s: float | None) -> F:
+    def receive(self, kind: type[F], timeout_s: float | None, meanwhile: Callable[[], None] | None = None) -> F:
         """Wait for a frame of `kind`; with `timeout_s` None the daemon's life is the limit of the wait.
 
+        `meanwhile` is called now and then until it comes, in a wait without a time limit.
         Raises `DaemonLostError`, or the error that the daemon sent instead.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while (frame := self._next_frame()) is None:
-            self._wait(select.POLLIN, deadline)
+            if meanwhile is not None and deadline is None and not self._idle.poll(MEANWHILE_MS):
+                meanwhile()
+            else:
+                self._wait(select.POLLIN, deadline)
         if not isinstance(frame, kind):
             raise self._unexpected(frame)
         return frame

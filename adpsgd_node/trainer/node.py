@@ -22,6 +22,7 @@ from adpsgd_node.trainer.hook import StepHooks
 from adpsgd_node.trainer.progress import Progress, Result, read_progress, told_to_stop
 from adpsgd_node.trainer.replica import Replica
 from adpsgd_node.trainer.save import save_model
+from adpsgd_node.trainer.state import StateSaver
 from adpsgd_node.wire.trainer import Agreed, Saved, Settle
 
 __all__ = ["Node", "Training"]
@@ -57,6 +58,9 @@ class Node:
         self._header.trainer_pid = self._pid
         self._header.non_finite = 0
         self._header.trainer_state = TrainerState.STEPPING
+        self._saver = StateSaver(
+            attachment.attached.state_folder, self._header, training.optimizers, attachment.step_event
+        )
         self._hooks = StepHooks(training.optimizers, self._before_step, self._after_step)
 
     @property
@@ -135,7 +139,8 @@ class Node:
         self._replica.flush()
         self._header.trainer_state = TrainerState.SETTLING
         link.send(Settle())
-        agreed = link.receive(Agreed, None)
+        # A daemon that leaves keeps a checkpoint, and its trainer steps no more by then.
+        agreed = link.receive(Agreed, None, meanwhile=self._saver.after_step)
         self._replica.settle()
         path = save_model(Path(attached.output), self._training.model, attached, agreed) if attached.output else None
         self._header.trainer_state = TrainerState.FINISHED
@@ -152,6 +157,7 @@ class Node:
         """Give everything back, whatever state it is in."""
         self._attached = False
         self._hooks.remove()
+        self._saver.close()
         self._header.trainer_state = state
         try:
             self._replica.release()
@@ -177,6 +183,7 @@ class Node:
         header.samples += self._training.batch_size
         header.step = step
         os.eventfd_write(self._attachment.step_event, 1)
+        self._saver.after_step()
         self._attachment.link.check()
 
     def _act(self, work: Callable[[], None]) -> None:
