@@ -6,7 +6,9 @@ import sys
 
 import typer
 
+from adpsgd_cli.checkpoint import checkpoint
 from adpsgd_cli.demo.command import demo
+from adpsgd_cli.drain import DRAIN_EPILOG, drain
 from adpsgd_cli.options import with_settings
 from adpsgd_cli.simulate import simulate
 from adpsgd_cli.status import status
@@ -22,6 +24,7 @@ _EPILOG = (
     "3 an address could not be bound; 4 no seed could be reached; 5 the name is in use; "
     "6 another run or protocol version; 7 another model; 8 this node's own loss or parameters are not finite; "
     "9 the script never joined; 10 the daemon is gone; 11 the model cannot be exchanged; 12 a plane that does not fit; "
+    "13 a checkpoint cannot be used; "
     "130 interrupted. A script that ends by itself passes its own code on, 128 + N when signal N ended it."
 )
 
@@ -40,6 +43,8 @@ def build() -> typer.Typer:
     app.command(context_settings={"allow_interspersed_args": False}, epilog=_EPILOG)(with_settings(up, NodeConfig))
     app.command()(demo)
     app.command()(status)
+    app.command(epilog=DRAIN_EPILOG)(drain)
+    app.command()(checkpoint)
     app.add_typer(simulate, name="simulate")
     app.command()(version)
     return app

@@ -1,25 +1,28 @@
-"""Simulate the control plane with many members in virtual time, and print what was measured."""
+"""Simulate many members, or training nodes under faults, in virtual time, and print what was found."""
 
 from __future__ import annotations
 
 import gc
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from adpsgd_node.sim import FaultRun, FaultScenario
+
 __all__ = ["simulate"]
 
+COLLECT_EVERY = 10
+"""Seeds after which memory is tidied up: in between, looking for garbage would take a third of the time."""
+
 simulate = typer.Typer(
-    help="Simulate the control plane in virtual time, with the machines that real nodes run.", no_args_is_help=True
+    help="Simulate a cluster in virtual time, with the machines that real nodes run.", no_args_is_help=True
 )
-
-
-@simulate.callback()
-def _simulate() -> None:
-    """Keep `membership` a word of its own, though it is the only simulation so far."""
 
 
 @simulate.command()
@@ -53,3 +56,71 @@ def membership(
         print(json.dumps({**asdict(report), "wall_s": round(wall_s, 2)}))
     else:
         print("\n".join([*report.lines(), f"took:                  {wall_s:.1f} s"]))
+
+
+@simulate.command()
+def faults(
+    seeds: Annotated[int, typer.Option("--seeds", metavar="INT", help="How many seeds to simulate.")] = 100,
+    nodes: Annotated[int, typer.Option("--nodes", metavar="INT", help="Nodes that start, at least 4.")] = 16,
+    first_seed: Annotated[int, typer.Option("--first-seed", metavar="INT", help="The first seed.")] = 0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="FLOAT", help="Simulated seconds with faults, for each seed.")
+    ] = 30.0,
+    loss: Annotated[
+        float, typer.Option("--loss", metavar="FLOAT", help="Probability that a message is lost, each way.")
+    ] = 0.05,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="INT", help="Simulate this one seed only.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE", help="Write the transcript of --seed into a file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, last on stdout.")] = False,
+) -> None:
+    """Put training nodes through random faults, mend them, and see whether every invariant holds.
+
+    Nodes crash, restart, move, leave, stand still, are cut off and slowed down, and streams break. Afterwards all views
+    must be right, no exchange stuck, and the parameters in sum exactly what steps made them. Exit code 1: a seed fails.
+    """
+    from adpsgd_node.errors import ConfigError
+    from adpsgd_node.sim import Campaign, FaultScenario
+
+    if trace is not None and seed is None:
+        raise ConfigError("--trace needs --seed: a transcript is that of one seed.")
+    scenario = FaultScenario(nodes=nodes, seconds=seconds, loss=loss, seed=first_seed if seed is None else seed)
+    campaign = Campaign(scenario=scenario, first_seed=scenario.seed, seeds=seeds if seed is None else 1)
+    if trace is not None:
+        _write_transcript(scenario, trace)
+    gc.disable()
+    began = time.perf_counter()
+    report = campaign.report(_shown(campaign.scenario))
+    wall_s = time.perf_counter() - began
+    if as_json:
+        print(json.dumps({**asdict(report), "wall_s": round(wall_s, 2)}))
+    else:
+        print("\n".join([*report.lines(), f"took:                  {wall_s:.1f} s"]))
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _write_transcript(scenario: FaultScenario, path: Path) -> None:
+    from adpsgd_node.errors import ConfigError
+    from adpsgd_node.sim import transcribed
+
+    _, transcript = transcribed(scenario)
+    try:
+        path.write_text(transcript, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--trace {path}: {error.strerror}: name a file that can be written.") from error
+
+
+def _shown(scenario: FaultScenario) -> Callable[[FaultRun], None]:
+    """Return what prints each seed that fails, at once, and tidies up now and then."""
+
+    def ran(run: FaultRun) -> None:
+        if run.seed % COLLECT_EVERY == 0:
+            gc.collect()
+        if run.wrong:
+            options = f"--nodes {scenario.nodes} --seconds {scenario.seconds:g} --loss {scenario.loss:g}"
+            print("\n  ".join([f"seed {run.seed} fails:", *run.wrong[:10]]))
+            print(f"  replay: adpsgd-node simulate faults {options} --seed {run.seed} --trace seed-{run.seed}.txt")
+
+    return ran

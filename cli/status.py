@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adpsgd_node.config import runtime_dir
+from adpsgd_cli.lookup import ASK_TIMEOUT_S, Found, Wanted, find_nodes, listed
 from adpsgd_node.errors import AdpsgdError
 
 if TYPE_CHECKING:  # protobuf comes with it: only a running command needs that
@@ -19,14 +19,12 @@ if TYPE_CHECKING:  # protobuf comes with it: only a running command needs that
 
 __all__ = ["status"]
 
-ASK_TIMEOUT_S = 3.0
 WATCH_INTERVAL_S = 1.0
-MAX_SOCKETS = 256
-"""Most daemon sockets asked; further ones (by name) are left out."""
 
 
 def status(
     node: Annotated[str | None, typer.Option("--node", metavar="NAME", help="Which node of this machine.")] = None,
+    run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Which run, if several run here.")] = None,
     socket: Annotated[
         Path | None, typer.Option("--socket", metavar="PATH", help="Admin socket of a daemon, instead of a name.")
     ] = None,
@@ -35,18 +33,18 @@ def status(
 ) -> None:
     """Show a node of this machine and the members of its run as it knows them."""
     try:
-        asyncio.run(_show(node, socket, as_json=as_json, watch=watch))
+        asyncio.run(_show(Wanted(node, run, socket), as_json=as_json, watch=watch))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
 
-async def _show(node: str | None, socket: Path | None, *, as_json: bool, watch: bool) -> None:
+async def _show(wanted: Wanted, *, as_json: bool, watch: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
     from adpsgd_cli.status_view import to_json, to_table
 
-    path, current = await _find(node, socket)
+    path, current = await _first(wanted)
     if not watch:
         if as_json:
             print(json.dumps(to_json(current)))
@@ -78,34 +76,11 @@ def _why(path: Path, error: AdpsgdError) -> str:
     return str(error) if path.exists() else "it has ended"
 
 
-async def _find(node: str | None, socket: Path | None) -> tuple[Path, Status]:
-    """Ask all daemons of this machine; of several, take the first by run and name, and say so."""
-    folder = runtime_dir()
-    paths = [socket] if socket is not None else sorted(folder.glob("*.sock"))[:MAX_SOCKETS]
-    answers = [answer for answer in await asyncio.gather(*map(_ask, paths)) if answer is not None]
-    matching = [answer for answer in answers if node is None or answer[1].self_member.id.name == node]
-    if not matching:
-        raise AdpsgdError(_nobody(node, socket, folder, [found.self_member.id.name for _, found in answers]))
-    if len(matching) > 1:
-        names = ", ".join(f"{found.self_member.id.name} (run {found.run_id})" for _, found in matching)
-        print(f"nodes here: {names}; showing the first, choose with --node or --socket", file=sys.stderr)
-    return matching[0]
-
-
-async def _ask(path: Path) -> tuple[Path, Status] | None:
-    """Fetch one status; None when nobody answers, as a killed daemon leaves its socket behind."""
-    from adpsgd_node.daemon.admin import fetch_status
-
-    try:
-        return path, await fetch_status(path, ASK_TIMEOUT_S)
-    except AdpsgdError:
-        return None
-
-
-def _nobody(node: str | None, socket: Path | None, folder: Path, running: list[str]) -> str:
-    if socket is not None:
-        return f"no node answers at {socket}"
-    if running:
-        return f"no node named {node} runs here; running: {', '.join(running)}"
-    who = f"no node named {node}" if node is not None else "no node"
-    return f"{who} runs here (no daemon answers in {folder}); start one with: adpsgd-node up"
+async def _first(wanted: Wanted) -> Found:
+    """Find the node that is meant; of several, take the first by run and name, and say so."""
+    fitting = await find_nodes(wanted)
+    if len(fitting) > 1:
+        print(
+            f"nodes here: {listed(fitting)}; showing the first, choose with --node, --run or --socket", file=sys.stderr
+        )
+    return fitting[0]

@@ -47,6 +47,8 @@ def to_json(status: Status) -> dict[str, object]:
         "trainer_pid": status.trainer_pid or None,
         "trainer_restarts": status.trainer_restarts,
         "output": status.output,
+        "checkpoint": status.checkpoint or None,
+        "checkpoint_age_s": finite(status.checkpoint_age_s),
         "members": [
             {
                 "name": entry.member.id.name,
@@ -54,6 +56,7 @@ def to_json(status: Status) -> dict[str, object]:
                 "steps": entry.steps,
                 "samples": entry.samples,
                 "neighbor": entry.neighbor,
+                "quarantine": entry.quarantine or None,
             }
             for entry in status.members
         ],
@@ -74,7 +77,7 @@ def to_table(status: Status) -> RenderableType:
             choice(member.phase),
             str(entry.steps),
             str(entry.samples),
-            member.address,
+            "outbound-only" if member.outbound_only else member.address,
             "yes" if entry.neighbor else "",
         )
     return Group(*_header(status), members)
@@ -105,6 +108,10 @@ def _header(status: Status) -> list[Text]:
             f"trainer restarts {status.trainer_restarts}"
         ),
     ]
+    if status.checkpoint:
+        lines.append(Text(f"checkpoint {status.checkpoint}, {number(status.checkpoint_age_s, 3)} s ago"))
+    kept_away = {entry.member.id.name: entry.quarantine for entry in status.members if entry.quarantine}
+    lines += [Text(f"exchanges nothing with {name} for now: {why}", style="yellow") for name, why in kept_away.items()]
     if status.insecure:
         lines.append(Text("INSECURE: traffic between nodes is neither encrypted nor authenticated", style="bold red"))
     if status.problem:
@@ -126,4 +133,5 @@ def _member_json(member: Member) -> dict[str, object]:
         "incarnation": member.incarnation,
         "state": choice(member.state),
         "phase": choice(member.phase),
+        "outbound_only": member.outbound_only,
     }

@@ -5,37 +5,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import sys
-import tempfile
-import time
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from adpsgd_node.config import child_environment, runtime_dir
+from adpsgd_node.core.membership.event import LoopLagged
 from adpsgd_node.core.membership.member import Phase
-from adpsgd_node.daemon.admin import Admin
+from adpsgd_node.daemon.admin import Admin, AdminHost
 from adpsgd_node.daemon.allocator import keep_freed_memory
+from adpsgd_node.daemon.boot import BootFile
+from adpsgd_node.daemon.drain import Drain
 from adpsgd_node.daemon.finish import poisoned
+from adpsgd_node.daemon.folder import check_writable
 from adpsgd_node.daemon.http import HttpServer, HttpSources
 from adpsgd_node.daemon.intake import Intake
+from adpsgd_node.daemon.lag import measure_lag
 from adpsgd_node.daemon.node import Node
 from adpsgd_node.daemon.report import Report
 from adpsgd_node.daemon.script import Script
 from adpsgd_node.daemon.script_output import PrefixedSink
 from adpsgd_node.daemon.settings import NodeConfig, split_address
+from adpsgd_node.daemon.stop import Stop
 from adpsgd_node.daemon.supervise import Exited, GaveUp, Started, Supervisor, SupervisorConfig, SupervisorEvent
 from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.daemon.trainer_link import TrainerLink
-from adpsgd_node.errors import AdpsgdError, ConfigError, JoinError, TrainerError
-from adpsgd_node.ids import NodeId
+from adpsgd_node.errors import AdpsgdError, JoinError, TrainerError
 from adpsgd_node.net.credentials import Credentials
 from adpsgd_node.net.grpc_transport import GrpcTransport
 from adpsgd_node.net.transport import Method, Stream, StreamMethod
-from adpsgd_node.plane.header import Command
+from adpsgd_node.plane.header import Command, TrainerState
 from adpsgd_node.telemetry.log import EventLog, set_up_logging
 from adpsgd_node.telemetry.metrics import Metrics
 from adpsgd_node.telemetry.output import LineWriter
@@ -44,13 +46,17 @@ from adpsgd_node.wire.trainer import Failed, pack
 __all__ = ["App", "run"]
 
 SCRIPT_GRACE_S = 10.0
-"""Between SIGTERM and SIGKILL for the script."""
-DRAIN_TIMEOUT_S = 10.0
-"""How long to wait for running exchanges and open settlings at the end."""
+"""Between SIGTERM and SIGKILL for the script, when the run is over."""
+SETTLE_TIMEOUT_S = 10.0
+"""How long to wait for running exchanges and open settlings, when the run is over."""
+TERM_SHARE = 0.7
+"""Part of the trainer's time to leave in that it has between SIGTERM and SIGKILL."""
 LINK_END_S = 2.0
 """How long to wait, after the script's end, until its link has noticed too."""
 SERVER_GRACE_S = 1.0
-LAG_INTERVAL_S = 0.5
+LEAST_GRACE_S = 0.2
+CHECKPOINT_TIMEOUT_S = 60.0
+"""How long a checkpoint that was asked for may take, unless the asker says."""
 DEFECT_EXIT_CODE = 70
 """When a fault of our own ended the node (EX_SOFTWARE of sysexits.h); its traceback is in the log."""
 
@@ -94,21 +100,21 @@ class App:
         self._link_task: asyncio.Task[None] | None = None
         self._ended: Exited | None = None
         self._script_over = False
-        self._signal = 0
+        self._stop = Stop(config.drain_timeout_s, notify=self._notify, kill=self._kill_script)
+        self._drain: Drain | None = None
         self._defect: BaseException | None = None
 
     async def main(self) -> int:
         """Start everything, wait for the end, stop everything; returns the exit code."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_loop_error)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+        self._stop.watch_signals()
         admin: Admin | None = None
         http: HttpServer | None = None
         try:
-            _check_writable(self._config.folder)
+            check_writable(self._config.folder)
             await self._build()
-            admin = Admin(runtime_dir(), self._config.run, self._config.name, lambda: self._report.status(loop.time()))
+            admin = Admin(runtime_dir(), self._config.run, self._config.name, self._admin_host())
             await admin.start()
             http = await self._serve_http()
             self._start()
@@ -120,19 +126,23 @@ class App:
             code = error.exit_code
         finally:
             await self._shut_down(admin, http)
-        return code if self._defect is None else DEFECT_EXIT_CODE
+        if self._defect is not None:
+            return DEFECT_EXIT_CODE
+        if self._drain is not None and self._drain.cut_off:
+            self._writer.close(timeout_s=LEAST_GRACE_S)
+            os._exit(code)  # what was cut off may still have a thread, and asyncio would wait for it
+        return code
 
     async def _build(self) -> None:
         config = self._config
-        # The boot number: later lives of this name have later clocks. In milliseconds it stays readable in a log.
-        identity = NodeId(config.name, time.time_ns() // 1_000_000)
         # The node needs the bound address, the server the node's handlers; nothing is served before both stand.
         address = await self._transport.serve(
             {method: partial(self._answer, method) for method in Method},
             {method: partial(self._converse, method) for method in StreamMethod},
         )
         advertised = config.network.advertise or address
-        self._node = Node(config, identity, advertised, self._transport, self._metrics, self._tasks)
+        boots = BootFile(config.folder)
+        self._node = Node(config, boots, advertised, self._transport, self._metrics, self._tasks)
         exposed = Credentials(insecure=config.network.insecure).exposed(config.network.listen)
         self._metrics.serving(insecure=exposed)
         if exposed:
@@ -147,7 +157,12 @@ class App:
             started=asyncio.get_running_loop().time(),
         )
         self._log.info(
-            "node is up", node=identity, run=config.run, listen=address, advertise=advertised, output=config.folder
+            "node is up",
+            node=self._node.identity,
+            run=config.run,
+            listen=address,
+            advertise=advertised,
+            output=config.folder,
         )
 
     async def _answer(self, method: Method, request: bytes) -> bytes:
@@ -157,6 +172,17 @@ class App:
     async def _converse(self, method: StreamMethod, stream: Stream) -> None:
         with self._intake.checked(method):
             await self._node.streams()[method](stream)
+
+    def _admin_host(self) -> AdminHost:
+        loop = asyncio.get_running_loop()
+        return AdminHost(
+            status=lambda: self._report.status(loop.time()),
+            drain=lambda timeout_s: self._stop.ask(timeout_s, "adpsgd-node drain"),
+            checkpoint=self._checkpoint,
+        )
+
+    async def _checkpoint(self, timeout_s: float) -> Path:
+        return await self._node.checkpointing.save("request", timeout_s or CHECKPOINT_TIMEOUT_S)
 
     async def _serve_http(self) -> HttpServer:
         loop = asyncio.get_running_loop()
@@ -173,10 +199,12 @@ class App:
 
     def _start(self) -> None:
         node, network = self._node, self._config.network
+        node.checkpointing.open(asyncio.get_running_loop().time())  # before peers can ask what this node has
         node.membership.start()
         if network.join_timeout_s:
             self._tasks.start("join timeout", self._watch_join(network.join_timeout_s))
-        self._tasks.start("loop lag", self._measure_lag())
+        self._tasks.start("loop lag", measure_lag(self._lagged))
+        self._tasks.start("checkpoints", node.checkpointing.run())
         if self._starter is not None:
             self._tasks.start("trainer link", self._serve_trainer(self._starter))
         elif self._script is not None:
@@ -233,16 +261,17 @@ class App:
             self._supervisor.mark_attached()
 
     def _over(self) -> bool:
-        return self._script_over or self._signal != 0 or self._node.fatal is not None or self._defect is not None
+        return self._script_over or self._stop.asked or self._node.fatal is not None or self._defect is not None
 
     async def _conclude(self) -> int:
         """Let the run end in good order; returns the exit code."""
         node, ended = self._node, self._ended
         if self._defect is not None:
             return DEFECT_EXIT_CODE
-        if self._signal:
-            self._log.info("stopping", signal=signal.Signals(self._signal).name)
-            return 0 if self._signal == signal.SIGTERM else 130
+        if self._stop.asked:
+            self._drain = Drain(node, self._stop, self._end_trainer)
+            await self._drain.run()
+            return self._stop.exit_code
         if node.fatal is not None:
             raise node.fatal
         if ended is not None and not ended.attached:
@@ -250,14 +279,14 @@ class App:
                 raise TrainerError(
                     f"script {ended}: it must call adpsgd_node.join(model, optimizer), which ties it to this node"
                 )
-            return _exit_code(ended)
+            return ended.exit_code
         if node.given_up:
             raise poisoned(node.given_up)
         if node.phase is Phase.FINISHED:
             await self._linger()
         elif ended is not None and ended.succeeded:
             self._log.warning("the script ended without node.finish(): no agreed model was written")
-        return _exit_code(ended) if ended is not None else 0
+        return ended.exit_code if ended is not None else 0
 
     async def _tell_starter(self, error: AdpsgdError) -> None:
         """Have the script that started this daemon raise what ended it; a script of our own is simply stopped."""
@@ -272,25 +301,39 @@ class App:
     async def _linger(self) -> None:
         """Stay until the others have finished too: they may still need this node to agree with."""
         node, timeout_s = self._node, self._config.target.finish_timeout_s
-        done = await node.watch.until(lambda: node.finish.all_finished() or bool(self._signal), timeout_s)
+        done = await node.watch.until(lambda: node.finish.all_finished() or self._stop.asked, timeout_s)
         if not done:
             self._log.warning("some members have not finished; leaving without them", waited_s=timeout_s)
 
+    async def _end_trainer(self, within_s: float) -> bool:
+        """Have the trainer stop stepping; tells whether it has. One that started this daemon is only told."""
+        node = self._node
+        node.training.command(Command.STOP)  # a script that handles SIGTERM sees it in node.should_stop
+        if self._supervisor is not None:
+            await self._supervisor.stop(within_s * TERM_SHARE)
+            return await node.watch.until(lambda: self._script_over, within_s)
+        done = (TrainerState.NONE, TrainerState.FINISHED)
+        return await node.watch.until(lambda: self._script_over or node.trainer_state in done, within_s)
+
     async def _shut_down(self, admin: Admin | None, http: HttpServer | None) -> None:
         """Script, exchanges, membership, servers: each before what it needs."""
+        drained = self._drain is not None
         if hasattr(self, "_node"):
-            self._node.training.command(Command.STOP)  # a script that handles SIGTERM sees it in node.should_stop
+            self._node.training.command(Command.STOP)
         if self._supervisor is not None:
-            await self._supervisor.stop(SCRIPT_GRACE_S)
+            await self._supervisor.stop(0.0 if drained else SCRIPT_GRACE_S)
+        grace_s = min(SERVER_GRACE_S, max(LEAST_GRACE_S, self._stop.left_s())) if drained else SERVER_GRACE_S
         if hasattr(self, "_node"):
             self._node.gossip.close()
-            if not await self._node.engine.drain(DRAIN_TIMEOUT_S):
+            if not await self._node.engine.drain(0.0 if drained else SETTLE_TIMEOUT_S):
                 self._log.warning("left exchanges unsettled", unsettled=self._node.engine.unsettled)
             self._node.leave()
-            await self._node.membership.flush(SERVER_GRACE_S)
+            await self._node.membership.flush(grace_s)
             self._node.membership.close()
         await self._tasks.cancel()
-        await self._transport.close(grace_s=SERVER_GRACE_S)
+        if hasattr(self, "_node"):
+            self._node.checkpointing.close()
+        await self._transport.close(grace_s=grace_s)
         if http is not None:
             await http.close()
         if admin is not None:
@@ -307,21 +350,17 @@ class App:
                 )
             )
 
-    async def _measure_lag(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + LAG_INTERVAL_S
-            await asyncio.sleep(LAG_INTERVAL_S)
-            self._metrics.loop_lagged(max(0.0, loop.time() - due))
+    def _lagged(self, seconds: float) -> None:
+        self._metrics.loop_lagged(seconds)
+        self._node.membership.post(LoopLagged(seconds))
 
-    def _on_signal(self, number: int) -> None:
-        if self._signal:
-            if self._supervisor is not None and self._supervisor.pid is not None:
-                os.killpg(self._supervisor.pid, signal.SIGKILL)
-            os._exit(128 + number)
-        self._signal = number
+    def _notify(self) -> None:
         if hasattr(self, "_node"):
             self._node.watch.notify()
+
+    def _kill_script(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.kill()
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Take up what failed in a timer or reader; a complaint without an error is only logged."""
@@ -336,25 +375,4 @@ class App:
         self._log.exception("a background task failed", error, task=name)
         if self._defect is None:
             self._defect = error
-        if hasattr(self, "_node"):
-            self._node.watch.notify()
-
-
-def _check_writable(folder: Path) -> None:
-    """Make the output folder now: to find out after hours of training that it cannot be written would be too late."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"output = {folder}: cannot write there ({error.strerror}); choose another folder with --output"
-        ) from None
-
-
-def _exit_code(ended: Exited) -> int:
-    """Pass the script's own exit code on, as a shell does."""
-    if ended.code is not None:
-        return ended.code
-    number = signal.Signals.__members__.get(ended.signal_name or "")
-    return 1 if number is None else 128 + number
+        self._notify()

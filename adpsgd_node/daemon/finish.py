@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from adpsgd_node.core.membership.member import Phase
@@ -26,25 +27,39 @@ class Finish:
     """The end of one node's training. `poison` says why its model must not be written, or nothing."""
 
     def __init__(
-        self, swim: Swim, gossip: Gossip, target: TargetConfig, watch: Watch, poison: Callable[[], str]
+        self,
+        swim: Swim,
+        gossip: Gossip,
+        target: TargetConfig,
+        watch: Watch,
+        poison: Callable[[], str],
+        leaving: Callable[[], bool],
     ) -> None:
         self._swim = swim
         self._gossip = gossip
         self._target = target
         self._watch = watch
         self._poison = poison
+        self._leaving = leaving
         self._log = EventLog("finish")
 
     async def conclude(self, link: TrainerLink) -> None:
         """Wait until the run's models agree, and tell this trainer."""
         agreed = await self._all_stop() and await self._watch.until(
-            lambda: bool(self._poison()) or self._all_agreed(), self._target.finish_timeout_s
+            lambda: self._in_vain() or self._all_agreed(), self._target.finish_timeout_s
         )
         if why := self._poison():
             await link.failed(poisoned(why))
             return
         bound = self._gossip.consensus_bound()
-        if not agreed:
+        if self._leaving():
+            self._log.info("leaves before the models agree: the script writes this node's own")
+            bound = math.inf if self._others() else 0.0
+        elif agreed and math.isinf(bound):
+            self._log.warning(
+                "nobody exchanges with this node at the end, for what it sent or they did; writing its model as it is"
+            )
+        elif not agreed:
             self._log.warning(
                 "the models do not agree within the tolerance yet; writing this node's as it is",
                 waited_s=self._target.finish_timeout_s,
@@ -52,7 +67,7 @@ class Finish:
                 tolerance=self._target.tolerance,
             )
         totals = self._swim.progress.totals()
-        members = sum(member.phase in HOLDING for member in self._swim.live())
+        members = 1 if self._leaving() else len(self._gossip.holders())
         await link.send(
             Agreed(consensus_distance=bound, steps_total=totals.steps, samples_total=totals.samples, members=members)
         )
@@ -68,17 +83,26 @@ class Finish:
 
     def all_finished(self) -> bool:
         """Tell whether every live member that held the model has written it."""
-        return all(m.phase is Phase.FINISHED for m in self._swim.live() if m.phase in HOLDING)
+        return all(member.phase is Phase.FINISHED for member in self._gossip.holders())
 
     def _all_agreed(self) -> bool:
-        return all(m.phase in AGREED_PHASES for m in self._swim.live() if m.phase in HOLDING)
+        return all(member.phase in AGREED_PHASES for member in self._gossip.holders())
+
+    def _others(self) -> bool:
+        """Tell whether anybody else holds the model."""
+        own = self._swim.self_member.id
+        return any(m.phase in HOLDING for m in self._swim.live() if m.id != own)
+
+    def _in_vain(self) -> bool:
+        """Tell whether there is nothing to wait for any more."""
+        return bool(self._poison()) or self._leaving()
 
     async def _all_stop(self) -> bool:
         """Wait until nobody steps any more, for as long as the run makes progress; False when it hangs."""
         while True:
             before = self._swim.progress.totals()
             if await self._watch.until(
-                lambda: bool(self._poison()) or self._gossip.all_settled(), self._target.finish_timeout_s
+                lambda: self._in_vain() or self._gossip.all_settled(), self._target.finish_timeout_s
             ):
                 return True
             if self._swim.progress.totals() == before:

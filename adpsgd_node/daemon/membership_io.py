@@ -16,14 +16,16 @@ from adpsgd_node.core.membership.effect import (
     NameInUse,
     Refuted,
     Rejected,
+    ResolveSeeds,
     SendPacket,
     Waiting,
 )
-from adpsgd_node.core.membership.event import Event, JoinAnswered, JoinFailed, PacketReceived
+from adpsgd_node.core.membership.event import Event, JoinAnswered, JoinFailed, PacketReceived, SeedsResolved
 from adpsgd_node.core.membership.member import Member, MemberState
 from adpsgd_node.core.membership.packet import Refusal, RefusalReason
 from adpsgd_node.core.membership.swim import Swim
 from adpsgd_node.daemon.driver import Driver
+from adpsgd_node.daemon.resolve import SeedResolver
 from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.daemon.watch import Watch
 from adpsgd_node.errors import (
@@ -38,9 +40,11 @@ from adpsgd_node.ids import Address, NodeId
 from adpsgd_node.net.transport import Method, Transport
 from adpsgd_node.telemetry.log import EventLog, OncePer
 from adpsgd_node.wire.membership import (
+    decode_deliver_response,
     decode_join_request,
     decode_join_response,
     decode_packet,
+    encode_deliver_response,
     encode_join_request,
     encode_join_response,
     encode_packet,
@@ -67,15 +71,26 @@ class MembershipHooks:
     rejected: Callable[[RefusalReason], None]
     fatal: Callable[[AdpsgdError], None]
     """This node cannot be part of the run."""
+    outnumbered: Callable[[Member], None]
+    """An earlier life of this name is over, but its boot number is larger than that of this one."""
 
 
 class MembershipIo:
     """The I/O of one node's membership."""
 
     def __init__(
-        self, swim: Swim, transport: Transport, tasks: Tasks, hooks: MembershipHooks, join_timeout_s: float
+        self,
+        swim: Swim,
+        transport: Transport,
+        tasks: Tasks,
+        hooks: MembershipHooks,
+        join_timeout_s: float,
+        resolver: SeedResolver | None = None,
     ) -> None:
+        """`resolver` looks up the seeds that are names; None when there are none."""
         self.swim = swim
+        self._resolver = resolver
+        self._resolving = False
         self._transport = transport
         self._tasks = tasks
         self._hooks = hooks
@@ -99,6 +114,15 @@ class MembershipIo:
 
     def close(self) -> None:
         self._driver.close()
+        if self._resolver is not None:
+            self._resolver.close()
+
+    def greet(self, address: Address) -> asyncio.Task[None]:
+        """Ask a node of the run what it knows; it hears of this one thereby. Only after having joined.
+
+        The task ends when all of it is taken in, or when there is no answer.
+        """
+        return self._tasks.start(f"greet {address}", self._ask(address))
 
     async def flush(self, timeout_s: float) -> bool:
         """Wait until the packets under way have been sent, such as the last ones; False when time ran out."""
@@ -114,10 +138,11 @@ class MembershipIo:
         return next((member.address for member in self.swim.live() if member.id == node), None)
 
     async def deliver(self, data: bytes) -> bytes:
-        """Take one packet from a peer."""
-        self._driver.post(PacketReceived(decode_packet(data)))
+        """Take one packet from a peer; a caller that nobody can dial is answered with what waits for it."""
+        packet = decode_packet(data)
+        self._driver.post(PacketReceived(packet))
         self._hooks.progressed()
-        return b""
+        return encode_deliver_response(self.swim.collect(packet.source.id) if packet.source.outbound_only else ())
 
     async def join(self, data: bytes) -> bytes:
         """Answer a node that wants to join, from what is known here."""
@@ -152,10 +177,7 @@ class MembershipIo:
             case JoinRefused(refusal, seed):
                 self._refused(refusal.reason, f"seed {seed} refuses this node: {refusal.detail}")
             case NameInUse(detail, seed, holder):
-                if self._once.due(("name in use", seed), self._now()):
-                    self._log.warning(
-                        "the name is in use; waiting whether its holder still lives", seed=seed, detail=detail
-                    )
+                self._name_in_use(detail, seed, holder)
                 if holder is not None:
                     self._check_name(holder, joining=True)
             case NameConflict(other):
@@ -164,10 +186,19 @@ class MembershipIo:
                 self._hooks.rejected(reason)
                 if source.live and self._once.due((source.name, reason), self._now()):
                     self._log.warning("dropped a packet", source=source, why=detail)
+            case ResolveSeeds():
+                self._resolve_seeds()
             case Waiting(text):
                 self._wait(text)
             case Refuted(claim, incarnation):
                 self._log.info("told the others that this node is alive", claim=claim, incarnation=incarnation)
+
+    def _name_in_use(self, detail: str, seed: Address, holder: Member | None) -> None:
+        """Say so: an earlier life of this node not yet found dead is nothing to worry about, anyone else is."""
+        earlier = holder is not None and holder.id.boot < self.swim.self_member.id.boot
+        if self._once.due(("name in use", holder.id if holder else seed), self._now()):
+            level = self._log.info if earlier else self._log.warning
+            level("the name is in use; waiting whether its holder still lives", seed=seed, detail=detail)
 
     def _wait(self, text: str) -> None:
         if self.swim.joined:
@@ -200,12 +231,18 @@ class MembershipIo:
 
     async def _deliver(self, address: Address, data: bytes) -> None:
         try:
-            await self._transport.call(address, Method.DELIVER, data, timeout_s=PACKET_TIMEOUT_S)
-        except TransportError as error:
+            answer = await self._transport.call(address, Method.DELIVER, data, timeout_s=PACKET_TIMEOUT_S)
+            waiting = decode_deliver_response(answer) if self.swim.self_member.outbound_only else ()
+        except (TransportError, WireError) as error:
             self._log.debug("packet lost", address=address, cause=error)  # the failure detector's own business
+            return
         finally:
             self._sending -= 1
             self._sent.notify()
+        for packet in waiting:
+            self._driver.post(PacketReceived(packet))
+        if waiting:
+            self._hooks.progressed()
 
     async def _ask(self, seed: Address) -> None:
         request = encode_join_request(self.swim.join_request())
@@ -220,10 +257,34 @@ class MembershipIo:
         self._driver.post(JoinAnswered(seed, response))
         self._hooks.progressed()
 
+    def _resolve_seeds(self) -> None:
+        if self._resolver is not None and not self._resolving:
+            self._resolving = True
+            self._tasks.start("resolve the seeds", self._resolve(self._resolver))
+
+    async def _resolve(self, resolver: SeedResolver) -> None:
+        try:
+            addresses, nowhere = await resolver.resolve()
+        finally:
+            self._resolving = False
+        self._driver.post(SeedsResolved(addresses, nowhere))
+
     def _check_name(self, other: Member, *, joining: bool) -> None:
-        if other.id not in self._checking:
+        own = self.swim.self_member
+        if other.outbound_only:
+            self._leave_unchecked(other)
+        elif other.address == own.address and other.id.boot > own.id.boot and not own.outbound_only:
+            self._hooks.outnumbered(other)  # who holds its address is this node: it cannot live
+        elif other.id not in self._checking:
             self._checking.add(other.id)
             self._tasks.start(f"check who is {other.id}", self._ask_holder(other, joining=joining))
+
+    def _leave_unchecked(self, other: Member) -> None:
+        """Say that there may be two of this name: who nobody can dial cannot be asked whether it lives."""
+        if not other.live and other.id.boot > self.swim.self_member.id.boot:
+            self._hooks.outnumbered(other)
+        if other.live and self._once.due(("unchecked", other.id), self._now()):
+            self._log.warning("another node may go by this node's name, and cannot be called", other=other)
 
     async def _ask_holder(self, other: Member, *, joining: bool) -> None:
         own = self.swim.self_member
@@ -233,6 +294,8 @@ class MembershipIo:
             holder = decode_join_response(answer).source
         except (TransportError, WireError) as error:
             self._log.debug("the holder of the name does not answer", holder=other, cause=error)
+            if not other.live and other.id.boot > own.id.boot:
+                self._hooks.outnumbered(other)  # the others hold it dead, and so it seems from here
             return
         finally:
             self._checking.discard(other.id)

@@ -3,18 +3,19 @@
 JOINING --joined--> IDLE --trainer attached--> INITIALIZING --adopted or founded--> TRAINING
 TRAINING --trainer stops stepping--> SETTLING <--neighbors close or not--> AGREED --model written--> FINISHED
 any that holds a model --not finite--> POISONED --finite again--> TRAINING
+any --told to leave--> DRAINING
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 
 from adpsgd_node.core.algorithms.ad_psgd import Activity
 from adpsgd_node.core.exchange.outcome import SettleEnd
+from adpsgd_node.core.exchange.quarantine import Sentence
 from adpsgd_node.core.membership.config import membership_preset
-from adpsgd_node.core.membership.event import Advanced, Leave, PhaseChanged
+from adpsgd_node.core.membership.event import Leave, PhaseChanged
 from adpsgd_node.core.membership.member import Member, Phase
 from adpsgd_node.core.membership.packet import RefusalReason
 from adpsgd_node.core.membership.roster import Identity
@@ -23,28 +24,37 @@ from adpsgd_node.core.progress import ProgressEntry
 from adpsgd_node.core.topology import topology_named
 from adpsgd_node.daemon.account import Account
 from adpsgd_node.daemon.adopt import Adopter
+from adpsgd_node.daemon.boot import BootFile
+from adpsgd_node.daemon.checkpointing import Checkpointing
 from adpsgd_node.daemon.donor import Donor, Holding
+from adpsgd_node.daemon.enquiry import Enquiry
 from adpsgd_node.daemon.exchange_io import ExchangeEngine, Surroundings
 from adpsgd_node.daemon.exchange_report import ExchangeReport
-from adpsgd_node.daemon.finish import MEND, Finish, poisoned
+from adpsgd_node.daemon.fetch import Fetcher
+from adpsgd_node.daemon.finish import MEND, Finish
 from adpsgd_node.daemon.gossip import HOLDING, SETTLED_PHASES, Gossip
 from adpsgd_node.daemon.membership_io import MembershipHooks, MembershipIo
+from adpsgd_node.daemon.resolve import SeedResolver
 from adpsgd_node.daemon.settings import NodeConfig, TopologyName
+from adpsgd_node.daemon.snapshot import Subject
 from adpsgd_node.daemon.task import Tasks
+from adpsgd_node.daemon.trainer_host import TrainerHost
 from adpsgd_node.daemon.trainer_link import LinkHost, TrainerLink
 from adpsgd_node.daemon.training import Training
 from adpsgd_node.daemon.watch import Watch
-from adpsgd_node.errors import AdpsgdError, ConfigError, PoisonedError
+from adpsgd_node.errors import AdpsgdError, PoisonedError
 from adpsgd_node.ids import PROTOCOL_VERSION, Address, NodeId, RunId
 from adpsgd_node.net.transport import ConverseHandler, Method, StreamMethod, Transport, UnaryHandler
-from adpsgd_node.plane import Plane
-from adpsgd_node.plane.header import Command
+from adpsgd_node.plane.header import Command, TrainerState
+from adpsgd_node.seed import parse_seed
 from adpsgd_node.telemetry.log import EventLog
 from adpsgd_node.telemetry.metrics import Metrics, PacketFault
 from adpsgd_node.wire.limits import MAX_PROGRESS_ENTRIES
-from adpsgd_node.wire.trainer import Attach, Attached, Go
 
 __all__ = ["Node"]
+
+REGROUP_AFTER_S = 0.01
+"""How long after a quarantine its end is looked for: timers may be a clock tick early."""
 
 
 class Node:
@@ -53,34 +63,52 @@ class Node:
     def __init__(
         self,
         config: NodeConfig,
-        identity: NodeId,
+        boots: BootFile,
         address: Address,
         transport: Transport,
         metrics: Metrics,
         tasks: Tasks,
     ) -> None:
         self.config = config
-        self.identity = identity
+        self.identity = identity = NodeId(config.name, boots.next())
         self.run_id = RunId(config.run)
         self.phase = Phase.JOINING
         self.watch = Watch()
         self.fatal: AdpsgdError | None = None
         self.link: TrainerLink | None = None
         """The trainer's, from its start to its end."""
-        self._metrics = metrics
-        self._tasks = tasks
+        self.metrics = metrics
+        self.tasks = tasks
         self._log = EventLog("node")
         self.given_up = ""
         """Why this node gave its model up, until it holds one again; empty when all is well."""
-        self._finishing: asyncio.Task[None] | None = None
         self._rng = random.Random(f"{config.seed}/{identity.name}")
         self.training = Training(config.target, config.exchange.chunk_bytes)
         self.account = Account(metrics, self.training)
+        self.checkpointing = Checkpointing(config.checkpoint, config.folder, self._subject(), metrics)
+        self._trainer_host = TrainerHost(self)
+        self._address = address
+        self._transport = transport
+        self._boots = boots
+        self._assemble()
+
+    def _assemble(self) -> None:
+        """Make what carries this node's identity; a second time when its boot number has to grow before it joins."""
+        config, identity, address = self.config, self.identity, self._address
+        metrics, transport, tasks = self.metrics, self._transport, self.tasks
+        resolver = SeedResolver([parse_seed(text) for text in config.network.seeds], self._rng)
         swim = Swim(
-            Identity(id=identity, address=address, run_id=self.run_id, protocol=PROTOCOL_VERSION),
+            Identity(
+                id=identity,
+                address=address,
+                run_id=self.run_id,
+                protocol=PROTOCOL_VERSION,
+                outbound_only=config.network.outbound_only,
+            ),
             membership_preset(config.network.membership.name.lower()),
             self._rng,
-            seeds=config.network.seeds,
+            seeds=resolver.plain,
+            resolving=resolver.needed,
         )
         hooks = MembershipHooks(
             changed=self._member_changed,
@@ -88,14 +116,17 @@ class Node:
             progressed=self.refresh,
             rejected=lambda reason: metrics.packet_rejected(_FAULTS.get(reason, PacketFault.IDENTITY)),
             fatal=self.fail,
+            outnumbered=self._outnumbered,
         )
-        self.membership = MembershipIo(swim, transport, tasks, hooks, config.network.join_timeout_s)
+        self.membership = MembershipIo(swim, transport, tasks, hooks, config.network.join_timeout_s, resolver)
         around = Surroundings(
             address_of=self.membership.address_of,
             progress=self._news,
             report=self._reported,
-            poisoned=lambda chunk: self._poison(f"chunk {chunk} of its parameters is not finite"),
+            poisoned=lambda chunk: self.poison(f"chunk {chunk} of its parameters is not finite"),
             settled=self._settled,
+            kept=lambda role, _, chunks: metrics.chunks_averaged(role, chunks),
+            sentenced=self._sentenced,
         )
         self.engine = ExchangeEngine(identity, self.run_id, transport, config.exchange, around, tasks)
         edges = ",".join(f"{one}:{other}" for one, other in config.exchange.edges) or None
@@ -105,9 +136,21 @@ class Node:
         self.gossip = Gossip(
             identity, config.exchange, topology, config.target.tolerance, self.engine, tasks, swim.live, self._rng
         )
-        self.finish = Finish(swim, self.gossip, config.target, self.watch, lambda: self.training.poison)
-        self._adopter = Adopter(identity, self.run_id, transport, self.membership.peers, self._rng)
-        self._donor = Donor(identity, self.run_id, self._holding)
+        self.finish = Finish(
+            swim, self.gossip, config.target, self.watch, lambda: self.training.poison, lambda: self.leaving
+        )
+        self.adopter = Adopter(
+            identity=identity,
+            outbound_only=config.network.outbound_only,
+            peers=self.membership.peers,
+            greet=self.membership.greet,
+            enquiry=Enquiry(identity, self.run_id, transport, self._rng),
+            fetcher=Fetcher(self.run_id, transport, config.joining, metrics, self._rng),
+            restorer=self.checkpointing.restorer,
+            cold_start_timeout_s=config.checkpoint.cold_start_timeout_s,
+            rng=self._rng,
+        )
+        self._donor = Donor(identity, self.run_id, self._holding, config.joining, metrics)
 
     def unary(self) -> dict[Method, UnaryHandler]:
         """Return what answers peers' calls."""
@@ -124,14 +167,7 @@ class Node:
 
     def link_host(self) -> LinkHost:
         """Return what a trainer's control socket is served with."""
-        return LinkHost(
-            attach=self._attach,
-            prepare=self._prepare,
-            stepped=self._stepped,
-            settle=self._settle,
-            saved=self._saved,
-            lost=self._trainer_lost,
-        )
+        return self._trainer_host.link_host()
 
     def fail(self, error: AdpsgdError) -> None:
         """Note why this node cannot go on; the app ends it."""
@@ -139,10 +175,28 @@ class Node:
             self.fatal = error
         self.watch.notify()
 
+    @property
+    def leaving(self) -> bool:
+        """Whether this node is on its way out of the run."""
+        return self.phase is Phase.DRAINING
+
+    @property
+    def trainer_state(self) -> TrainerState:
+        """What the attached trainer says it is doing; NONE without one."""
+        plane = self.training.plane
+        attached = plane is not None and self.link is not None and self.link.pid != 0
+        return plane.header.trainer_state if plane is not None and attached else TrainerState.NONE
+
+    def enter_draining(self) -> None:
+        """Start nothing any more, decline what others start, and have them lay the topology without this node."""
+        self.engine.stopping = True
+        self.enter(Phase.DRAINING)
+
     # Phases
 
-    def _enter(self, phase: Phase) -> None:
-        if phase is self.phase:
+    def enter(self, phase: Phase) -> None:
+        """Go over to another phase, and let everyone know."""
+        if phase is self.phase or self.leaving:  # from DRAINING nothing leads on but the end
             return
         self._log.debug("phase", before=self.phase.name, now=phase.name)
         self.phase = phase
@@ -162,75 +216,7 @@ class Node:
 
     def _joined(self) -> None:
         if self.phase is Phase.JOINING:
-            self._enter(Phase.IDLE)
-
-    def _attach(self, attach: Attach) -> tuple[Plane, Attached]:
-        try:
-            plane, resumed = self.training.attach(attach.tensors, attach.dataset_size)
-        except ConfigError as error:
-            self.fail(error)  # starting the script again would not mend it
-            raise
-        if not resumed:
-            self.engine.use(plane)
-        plane.header.command = Command.RUN
-        self.refresh()
-        return plane, Attached(
-            daemon_pid=os.getpid(),
-            node=self.identity.name,
-            run_id=self.run_id,
-            schema=plane.layout.schema,
-            chunk_bytes=plane.layout.chunk_bytes,
-            resumed=resumed,
-            output=str(self.config.folder.absolute()),
-        )
-
-    async def _prepare(self) -> Go | None:
-        await self.watch.until(lambda: self.phase is not Phase.JOINING or self.fatal is not None)
-        if self.fatal is not None:
-            return None
-        plane = self.training.plane
-        assert plane is not None
-        if self.training.has_model:
-            self._log.info("the trainer goes on with the live plane", step=plane.header.step)
-            self._resume()
-            return Go()
-        self._enter(Phase.INITIALIZING)
-        try:
-            donor = await self._adopter.adopt_or_found(plane)
-        except AdpsgdError as error:
-            self.fail(error)
-            return None
-        if donor is None and self.given_up:  # to begin anew in the middle of a run would pass for its result
-            self.fail(PoisonedError(f"{self.given_up}, and no live peer has a model to go on from: {MEND}"))
-            return None
-        if donor is None:
-            self._log.info("starts with its own initial parameters")
-        else:
-            self._log.info("adopted the parameters of a peer", donor=donor)
-        self.training.has_model, self.given_up = True, ""
-        self._enter(Phase.TRAINING)
-        self.refresh()
-        return Go(adopted=donor is not None, donor=donor.name if donor else "")
-
-    def _resume(self) -> None:
-        self._enter(Phase.TRAINING)
-        self.gossip.act(Activity.STEPPING)
-        self.refresh()
-
-    def _stepped(self) -> None:
-        loop_time = asyncio.get_running_loop().time()
-        news = self.training.look(loop_time)
-        for seconds in news.step_seconds:
-            self._metrics.stepped(seconds)
-        if self.training.poison:
-            self._poison(self.training.poison)
-            if self.training.recovered(loop_time):
-                self._log.info("loss and parameters are finite again; exchanging goes on")
-                self._enter(Phase.TRAINING)
-        self.membership.post(Advanced(*self.training.progress()))
-        self.refresh()
-        if news.steps and not self.training.poison:
-            self.gossip.stepped(news.steps)
+            self.enter(Phase.IDLE)
 
     def refresh(self) -> None:
         """Show the trainer how far the run is, and stop it when the target is reached."""
@@ -240,49 +226,18 @@ class Node:
         if target and totals.samples >= target:
             self.training.command(Command.STOP)
 
-    def _settle(self) -> None:
-        self._stepped()
-        link = self.link
-        assert link is not None, "only an attached trainer can settle"
-        if not self.training.finite():
-            self._poison("its parameters are not finite")
-        if self.training.poison:
-            self._tasks.start("tell the trainer", link.failed(poisoned(self.training.poison)))
-            return
-        self._log.info("has stopped stepping; settling", step=self.training.progress()[0])
-        self._enter(Phase.SETTLING)
-        self._finishing = self._tasks.start("finish", self.finish.conclude(link))
-
     def _judge(self) -> None:
         """See whether this node's neighbors are close, while it does not step."""
         if self.phase in SETTLED_PHASES and self.finish.all_finished():
             self.gossip.act(Activity.STOPPED)  # nobody needs this node to agree with any more
         elif self.phase in SETTLED_PHASES:
-            self._enter(self.finish.judge(self.phase))
+            self.enter(self.finish.judge(self.phase))
 
-    def _saved(self, path: str) -> None:
-        self._log.info("wrote the model", path=path)
-        self._enter(Phase.FINISHED)
-
-    def _trainer_lost(self, link: TrainerLink) -> None:
-        if self._finishing is not None:
-            self._finishing.cancel()  # its answer was for this trainer alone
-            self._finishing = None
-        if link is self.link:
-            self.link = None
-        self._metrics.trainer_exited()
-        if self.training.poison:
-            self.given_up = self.training.poison
-            self.training.discard()
-            self._enter(Phase.IDLE)
-        elif self.phase is Phase.TRAINING:
-            self.gossip.act(Activity.IDLE)
-        elif self.phase is Phase.INITIALIZING:
-            self._enter(Phase.IDLE)
-        self.watch.notify()
-
-    def _poison(self, why: str) -> None:
+    def poison(self, why: str) -> None:
+        """Stop exchanging: what this node holds must not reach others."""
         self.training.poisoned(why)
+        if self.leaving:
+            self.engine.break_off()
         if self.phase in HOLDING:
             timeout_s = self.config.trainer.poison_timeout_s
             self._log.error(
@@ -290,10 +245,10 @@ class Node:
                 why=self.training.poison,
                 poison_timeout_s=timeout_s,
             )
-            self._enter(Phase.POISONED)
+            self.enter(Phase.POISONED)
             self.engine.break_off()
             if timeout_s:
-                self._tasks.start("poison timeout", self._end_unless_mended(timeout_s))
+                self.tasks.start("poison timeout", self._end_unless_mended(timeout_s))
 
     async def _end_unless_mended(self, timeout_s: float) -> None:
         if not await self.watch.until(lambda: self.phase is not Phase.POISONED, timeout_s):
@@ -314,6 +269,25 @@ class Node:
         self._judge()
         self.watch.notify()
 
+    def _outnumbered(self, ghost: Member) -> None:
+        asyncio.get_running_loop().call_soon(self._begin_anew, ghost)  # after what the old machine still has to say
+
+    def _begin_anew(self, ghost: Member) -> None:
+        """Take a boot number above that of an earlier life of this name, which is over: it would hide this one."""
+        untouched = self.phase in (Phase.JOINING, Phase.IDLE) and not self.training.has_model
+        identity = self._boots.outbid(self.identity, ghost.id) if untouched else None
+        if identity is None:
+            return
+        self._log.warning("an earlier life has a larger boot number; begins anew above it", earlier=ghost, now=identity)
+        self.identity = identity
+        self.membership.close()
+        self.gossip.close()
+        self._assemble()
+        if self.training.plane is not None:
+            self.engine.use(self.training.plane)
+        self.phase = Phase.JOINING
+        self.membership.start()
+
     def _news(self) -> tuple[ProgressEntry, ...]:
         progress = self.membership.swim.progress
         own = progress.of(self.identity)
@@ -328,12 +302,36 @@ class Node:
         self._judge()
 
     def _settled(self, end: SettleEnd) -> None:
-        self._metrics.settled(end)
+        self.metrics.settled(end)
+        self.watch.notify()
+
+    def _sentenced(self, sentence: Sentence) -> None:
+        loop = asyncio.get_running_loop()
+        self.account.sentenced(sentence, loop.time(), member=self.membership.address_of(sentence.peer) is not None)
+        self._regroup()
+        loop.call_later(sentence.seconds + REGROUP_AFTER_S, self._regroup)
+
+    def _regroup(self) -> None:
+        """Take note that a neighbor is in quarantine, or is not any more."""
+        self.gossip.members_changed()
+        self._judge()
         self.watch.notify()
 
     def _holding(self) -> Holding:
-        has_model = self.training.has_model and not self.training.poison
-        return Holding(self.phase, self.training.plane, has_model)
+        refused = bool(self.training.poison or self.engine.refused_by_peers())
+        has_model = self.training.has_model and not refused
+        return Holding(self.phase, self.training.plane, has_model, self.checkpointing.standing())
+
+    def _subject(self) -> Subject:
+        return Subject(
+            identity=lambda: self.identity,
+            run_id=self.run_id,
+            training=self.training,
+            progress=lambda: self.membership.swim.progress,
+            peers=lambda: self.membership.peers(),
+            attached=lambda: self.trainer_state is TrainerState.STEPPING,  # one that does not comes to no boundary
+            watch=self.watch,
+        )
 
     def leave(self) -> None:
         """Tell the members that this node ends on purpose."""

@@ -54,16 +54,21 @@ class Report:
             samples_total=totals.samples,
             samples_target=node.training.target_samples,
             unsettled=node.engine.unsettled,
-            problem=self.problem(),
+            problem=self.problem() or node.checkpointing.problem,  # which does not keep it from taking part
             members=self._members(),
             http_address=self.http_address,
             trainer_pid=node.link.pid if node.link else 0,
             trainer_restarts=self.restarts,
             output=str(node.config.folder),
+            checkpoint=str(node.checkpointing.newest() or ""),
+            checkpoint_age_s=node.checkpointing.age_s(now),
         )
 
     def problem(self) -> str:
         """Say why the node does not take part fully; empty when it does."""
+        return self._hindrance() or self._node.gossip.problem
+
+    def _hindrance(self) -> str:
         node = self._node
         if node.fatal is not None:
             return str(node.fatal)
@@ -71,6 +76,8 @@ class Report:
             return f"exchanges with nobody: {node.training.poison}"
         if node.phase is Phase.JOINING:
             return "looking for the run: no seed has answered yet"
+        if refused := node.engine.refused_by_peers():
+            return f"{refused}; lower its learning rate and restart this node: it then takes over a peer's model"
         return ""
 
     def unready(self) -> str | None:
@@ -78,7 +85,7 @@ class Report:
         node = self._node
         if node.engine.stopping:
             return "stopping"
-        return self.problem() or None
+        return self._hindrance() or None
 
     def text(self, now: float) -> str:
         """Describe the node to a person."""
@@ -109,6 +116,7 @@ class Report:
             unsettled_exchanges=node.engine.unsettled,
             steps_since_exchange=node.account.steps_since_exchange(),
         )
+        self._metrics.quarantine_observed(node.engine.quarantined)
         members = swim.members()
         self._metrics.members_counted(
             Counter(member.state for member in members), Counter(member.phase for member in members if member.live)
@@ -118,7 +126,13 @@ class Report:
     def _members(self) -> tuple[MemberStatus, ...]:
         progress, neighbors = self._node.membership.swim.progress, set(self._node.gossip.neighbors)
         return tuple(
-            MemberStatus(member, entry.steps, entry.samples, member.name in neighbors)
+            MemberStatus(
+                member,
+                entry.steps,
+                entry.samples,
+                member.name in neighbors,
+                self._node.engine.quarantine_of(member.id),
+            )
             for member in self._node.membership.swim.members()
             for entry in [progress.of(member.id)]
         )

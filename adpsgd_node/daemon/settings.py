@@ -12,6 +12,7 @@ from pathlib import Path
 from adpsgd_node import address
 from adpsgd_node.core.exchange.frame import CodecName
 from adpsgd_node.ids import MAX_NAME_LENGTH, Address, valid_name
+from adpsgd_node.seed import MAX_SEEDS, SEED_FORMS, SeedKind, parse_seed
 from adpsgd_node.setting import SettingError, choice
 
 __all__ = [
@@ -42,7 +43,6 @@ MAX_WINDOW = 64
 MAX_INBOUND = 2
 """A node in k overlapping exchanges has eigenvalue (1-k)/2; with one outbound and three inbound it would diverge."""
 MAX_EXCHANGES_PER_STEP = 16.0
-MAX_SEEDS = 64
 MAX_EDGES = 100_000
 MAX_RESTARTS = 1000
 MAX_DONORS = 16
@@ -87,8 +87,9 @@ class NetworkConfig:
     """`host:port` that peers dial; empty: the bound address. Needed when listening on all interfaces."""
     http: Address = NO_ADDRESS
     """`host:port` of /metrics, /healthz and /readyz; empty: host of `listen`, its port + 1000 (0 stays 0)."""
-    seeds: tuple[Address, ...] = ()
-    """`host:port` of nodes to join through, at most 64; one live one is enough. Empty: start a run of one's own."""
+    seeds: tuple[str, ...] = ()
+    """Nodes to join through, at most 64; one live one is enough: `host:port`, `dns+a://name:port` (all addresses of the
+    name) or `dns+srv://_gossip._tcp.name`. Empty: start a run of one's own."""
     insecure: bool = False
     """Allow peers beyond this machine although the connection is neither encrypted nor authenticated."""
     join_timeout_s: float = 300.0
@@ -106,7 +107,7 @@ class NetworkConfig:
             advertised_host, advertised_port = split_address("advertise", self.advertise)
             if advertised_port == 0 or _is_wildcard(advertised_host):
                 raise SettingError("advertise", self.advertise, "an address that peers can dial, with its port")
-        elif _is_wildcard(host):
+        elif _is_wildcard(host) and not self.outbound_only:  # nobody dials that one, whatever it says
             raise SettingError("advertise", "", f"an address that peers can dial, as listen = {self.listen} is not one")
         if self.http:
             split_address("http", self.http)
@@ -115,8 +116,9 @@ class NetworkConfig:
         if len(self.seeds) > MAX_SEEDS:
             raise SettingError("seeds", f"{len(self.seeds)} addresses", f"at most {MAX_SEEDS}; one live seed is enough")
         for seed in self.seeds:
-            if split_address("seeds", seed)[1] == 0:
-                raise SettingError("seeds", seed, "the port that the seed listens on")
+            _check_seed(seed, dialed_by_outbound_only=self.outbound_only and not self.insecure)
+        if self.outbound_only and not self.seeds:
+            raise SettingError("seeds", "", "a seed, as outbound_only is set: nobody can call this node")
         _check_range("join_timeout_s", self.join_timeout_s, 0, MAX_WAIT_S)
 
     @property
@@ -295,6 +297,18 @@ def split_address(key: str, text: str) -> tuple[str, int]:
         return address.split_address(text)
     except ValueError:
         raise SettingError(key, text, address.ADDRESS_FORM) from None
+
+
+def _check_seed(text: str, *, dialed_by_outbound_only: bool) -> None:
+    try:
+        seed = parse_seed(text)
+    except ValueError:
+        raise SettingError("seeds", text, SEED_FORMS) from None
+    if seed.port == 0 and seed.kind is not SeedKind.SERVICE:
+        raise SettingError("seeds", text, "the port that the seed listens on")
+    if dialed_by_outbound_only and not address.is_loopback(seed.host):
+        # Other nodes are kept at home by their loopback address alone; this one does not need to be reached.
+        raise SettingError("seeds", text, "a loopback address, or --insecure: traffic is not encrypted yet")
 
 
 def _is_wildcard(host: str) -> bool:

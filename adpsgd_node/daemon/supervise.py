@@ -83,6 +83,14 @@ class Exited:
     def succeeded(self) -> bool:
         return self.code == 0
 
+    @property
+    def exit_code(self) -> int:
+        """What a shell would say: the script's own code, or 128 + the signal that ended it."""
+        if self.code is not None:
+            return self.code
+        number = signal.Signals.__members__.get(self.signal_name or "")
+        return 1 if number is None else 128 + number
+
     def __str__(self) -> str:
         how = f"exited with status {self.code}" if self.signal_name is None else f"was ended by {self.signal_name}"
         return how if self.attached else f"{how} without having called adpsgd_node.join()"
@@ -175,6 +183,11 @@ class Supervisor:
                 self._log.error(
                     "the script does not die: it is stuck in the kernel", pid=child.pid, waited_s=KILL_WAIT_S
                 )
+
+    def kill(self) -> None:
+        """End the script and everything in its session now, whatever becomes of it."""
+        if self._child is not None:
+            self._child.signal_tree(signal.SIGKILL)
 
     async def _attempt(self) -> Exited:
         loop = asyncio.get_running_loop()

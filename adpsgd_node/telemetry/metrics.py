@@ -22,9 +22,10 @@ from prometheus_client import (
 
 from adpsgd_node.core.exchange.frame import DeclineReason
 from adpsgd_node.core.exchange.outcome import Outcome, Role, SettleEnd
+from adpsgd_node.core.exchange.quarantine import OffenceKind
 from adpsgd_node.core.membership.member import MemberState, Phase
 
-__all__ = ["CONTENT_TYPE", "Metrics", "PacketFault"]
+__all__ = ["CONTENT_TYPE", "FetchEnd", "Metrics", "PacketFault"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -42,6 +43,18 @@ class PacketFault(enum.Enum):
     IDENTITY = "identity"
 
 
+class FetchEnd(enum.Enum):
+    """How a donor's service to a joining node ended."""
+
+    COMPLETE = "complete"
+    BROKEN = "broken"
+    """The stream broke, or this node could not go on."""
+    BUSY = "busy"
+    """Refused for now: the joiner was told when to ask again."""
+    REFUSED = "refused"
+    """Refused for good: another run or model, or no model here."""
+
+
 class Metrics:
     """All metrics of one node, behind plain methods."""
 
@@ -53,7 +66,9 @@ class Metrics:
         self._process = _Process(registry, version)
         self._training = _Training(registry)
         self._exchange = _Exchange(registry)
+        self._joining = _Joining(registry)
         self._membership = _Membership(registry)
+        self._checkpoint = _Checkpoint(registry)
 
     def render(self) -> bytes:
         """Export everything in the text format whose type is `CONTENT_TYPE`."""
@@ -115,6 +130,16 @@ class Metrics:
     def non_finite_chunk(self) -> None:
         self._exchange.non_finite.inc()
 
+    def chunks_averaged(self, role: Role, count: int) -> None:
+        """Count chunks that stay averaged on this side, for certain."""
+        self._exchange.chunks.labels(role.value).inc(count)
+
+    def quarantined(self, kind: OffenceKind) -> None:
+        self._exchange.quarantines.labels(kind.value).inc()
+
+    def quarantine_observed(self, peers: int) -> None:
+        self._exchange.in_quarantine.set(peers)
+
     def consensus_measured(self, distance: float) -> None:
         """Set |theirs - mine| / |mine| of the latest exchanged pair."""
         self._exchange.distance.set(distance)
@@ -123,6 +148,34 @@ class Metrics:
         self._exchange.unfolded.set(unfolded_chunks)
         self._exchange.unsettled.set(unsettled_exchanges)
         self._exchange.steps_since.set(steps_since_exchange)
+
+    # Joining: what this node gives, and what it got when it joined itself.
+
+    def model_given(self, count: int) -> None:
+        self._joining.given.inc(count)
+
+    def fetch_ended(self, end: FetchEnd) -> None:
+        self._joining.fetches.labels(end.value).inc()
+
+    def model_fetched(self, count: int) -> None:
+        self._joining.fetched.inc(count)
+
+    def chunk_refetched(self) -> None:
+        self._joining.refetched.inc()
+
+    # Checkpoints.
+
+    def checkpoint_written(self, *, seconds: float) -> None:
+        self._checkpoint.ended.labels("written").inc()
+        self._checkpoint.seconds.observe(seconds)
+
+    def checkpoint_failed(self) -> None:
+        self._checkpoint.ended.labels("failed").inc()
+
+    def checkpoint_kept(self, *, size_bytes: int, timestamp_s: float) -> None:
+        """Set what the newest checkpoint is, and when (seconds since 1970) it was written."""
+        self._checkpoint.size.set(size_bytes)
+        self._checkpoint.timestamp.set(timestamp_s)
 
     # Membership and the daemon itself.
 
@@ -219,8 +272,18 @@ class _Exchange:
             "adpsgd_declines_total", "Declined exchanges, by role and reason.", ["role", "reason"], registry=registry
         )
         self.non_finite = Counter("adpsgd_non_finite_chunks_total", "Chunks refused: not finite.", registry=registry)
+        self.chunks = Counter(
+            "adpsgd_chunks_averaged_total", "Chunks averaged for good, by role.", ["role"], registry=registry
+        )
+        self.quarantines = Counter(
+            "adpsgd_quarantines_total", "Peers put into quarantine, by reason.", ["reason"], registry=registry
+        )
+        self.in_quarantine = Gauge("adpsgd_quarantined_peers", "Peers in quarantine now.", registry=registry)
         self.settles = Counter("adpsgd_settles_total", "Settled exchanges, by outcome.", ["outcome"], registry=registry)
+        for kind in OffenceKind:
+            self.quarantines.labels(kind.value)
         for role in Role:
+            self.chunks.labels(role.value)
             self.seconds.labels(role.value)
             for outcome in Outcome:
                 self.ended.labels(role.value, outcome.value)
@@ -228,6 +291,18 @@ class _Exchange:
                 self.declines.labels(role.value, _value(reason))
         for end in SettleEnd:
             self.settles.labels(end.value)
+
+
+class _Joining:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.given = Counter("adpsgd_model_bytes_given_total", "Bytes of the model given.", registry=registry)
+        self.fetches = Counter(
+            "adpsgd_fetches_total", "Ranges of the model asked of this node, by end.", ["outcome"], registry=registry
+        )
+        self.fetched = Counter("adpsgd_model_bytes_fetched_total", "Bytes of the model fetched.", registry=registry)
+        self.refetched = Counter("adpsgd_refetched_chunks_total", "Chunks that came twice.", registry=registry)
+        for end in FetchEnd:
+            self.fetches.labels(end.value)
 
 
 class _Membership:
@@ -243,6 +318,22 @@ class _Membership:
             self.phases.labels(_value(phase))
         for fault in PacketFault:
             self.rejected.labels(fault.value)
+
+
+class _Checkpoint:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.ended = Counter("adpsgd_checkpoints_total", "Checkpoints, by outcome.", ["outcome"], registry=registry)
+        for outcome in ("written", "failed"):
+            self.ended.labels(outcome)
+        self.seconds = Histogram(
+            "adpsgd_checkpoint_seconds", "Time to write a checkpoint.", buckets=SECONDS_BUCKETS, registry=registry
+        )
+        self.size = Gauge("adpsgd_checkpoint_bytes", "Size of the newest checkpoint.", registry=registry)
+        self.timestamp = Gauge(
+            "adpsgd_checkpoint_timestamp_seconds", "When the newest checkpoint was written.", registry=registry
+        )
+        self.size.set(math.nan)
+        self.timestamp.set(math.nan)
 
 
 def _value(member: enum.IntEnum) -> str:

@@ -113,6 +113,7 @@ class Cluster:
         folder.mkdir(parents=True, exist_ok=True)
         for stale in (MODEL_FILE, RESULT_FILE):
             (folder / stale).unlink(missing_ok=True)  # an earlier demo's: must not pass for this one's
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # nor be gone on from
         environment = child_environment(overrides={"XDG_RUNTIME_DIR": str(self._runtime)})
         with log.open("wb") as file:
             process = await asyncio.create_subprocess_exec(

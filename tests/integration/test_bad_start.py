@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -119,7 +120,7 @@ async def test_a_model_that_cannot_be_written_is_not_lost_while_restarts_last(no
 
 def _put_in_the_way(folder: Path) -> None:
     """Make `folder` impossible to write to, even for root."""
-    folder.rmdir()
+    shutil.rmtree(folder)
     folder.write_text("in the way")
 
 

@@ -12,7 +12,7 @@ import pytest
 from adpsgd_node.checkpoint.model_file import read_tensors
 from adpsgd_node.core.membership.member import Phase
 from support.exact_view import exact_view
-from support.node_process import Nodes, relative_distance, trainer
+from support.node_process import Nodes, relative_distance
 from support.numpy_trainer import drift, tensors
 
 CHUNK_BYTES = 4096
@@ -46,9 +46,8 @@ async def test_a_killed_script_is_restarted_and_goes_on_from_the_live_plane(node
 
 
 async def test_a_script_that_dies_while_the_models_settle_comes_back_and_finishes(nodes: Nodes) -> None:
-    first = nodes.start("n0", "--epochs=2")
-    seed = (await first.up()).self_member.address
-    second = nodes.start("n1", "--epochs=2", seeds=[seed], script=trainer("--crash-settling"))
+    scripts = {"n1": ["--crash-settling"]}
+    first, second = await nodes.start_together("n0", "n1", options=["--epochs=2"], scripts=scripts)
     for node in (first, second):
         assert await node.ended() == 0, node.text()
         assert "do not agree" not in node.text(), node.text()

@@ -26,7 +26,7 @@ async def test_a_node_alone_trains_and_finishes(nodes: Nodes) -> None:
 
 
 async def test_two_nodes_train_together_and_write_the_same_model(nodes: Nodes) -> None:
-    group = await nodes.start_run("n0", "n1", options=["--epochs=4"])
+    group = await nodes.start_together("n0", "n1", options=["--epochs=4"])
     await _finish_alike(group)
     for node in group:
         (finished,) = node.events("finished")

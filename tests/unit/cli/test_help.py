@@ -27,7 +27,11 @@ except SystemExit as end:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["up", "--help"], ["demo", "--help"], ["status", "--help"], ["version"]]
+    "arguments",
+    [
+        *(["--help"], ["up", "--help"], ["demo", "--help"], ["status", "--help"]),
+        *(["drain", "--help"], ["checkpoint", "--help"], ["version"]),
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     ended = subprocess.run([sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, check=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from adpsgd_cli.main import build
 from adpsgd_node.errors import ConfigError
+from adpsgd_node.sim import Network
 
 
 def test_the_last_line_is_one_json_object_with_the_figures() -> None:
@@ -39,3 +42,49 @@ def test_an_unknown_preset_is_refused_by_name() -> None:
 
     assert isinstance(result.exception, ConfigError)
     assert "moon" in str(result.exception)
+
+
+FAULTS = ["simulate", "faults", "--nodes", "4", "--seconds", "4"]
+
+
+def test_faults_end_with_one_json_object_of_all_seeds() -> None:
+    result = CliRunner().invoke(build(), [*FAULTS, "--seeds", "2", "--first-seed", "7", "--json"])
+
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout.splitlines()[-1])
+    expected = {"nodes": 4, "first_seed": 7, "seeds": 2, "failures": [], "mass_drift": 0, "stuck": 0, "unconverged": 0}
+    assert {key: figures[key] for key in expected} == expected
+    assert {"converge_s_max", "converge_s_median", "exchanges", "broken", "settled", "wall_s"} <= figures.keys()
+
+
+def test_a_failing_seed_is_named_with_the_command_that_replays_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Network, "connected", lambda _self, source, target: "n0:7000" not in (source, target))
+
+    result = CliRunner().invoke(build(), [*FAULTS, "--seeds", "1", "--first-seed", "5"])
+
+    assert result.exit_code == 1
+    assert "seed 5 fails:" in result.stdout
+    assert "simulate faults --nodes 4 --seconds 4 --loss 0.05 --seed 5 --trace seed-5.txt" in result.stdout
+    assert "failing seeds:         1" in result.stdout
+
+
+def test_one_seed_writes_its_transcript(tmp_path: Path) -> None:
+    path = tmp_path / "seed.txt"
+
+    result = CliRunner().invoke(build(), [*FAULTS, "--seed", "3", "--trace", str(path)])
+
+    assert result.exit_code == 0, result.output
+    head, *lines = path.read_text().splitlines()
+    assert head.startswith("> faults nodes=4 seconds=4.0 ")
+    assert head.endswith(" seed=3")
+    assert lines[-1] == "all is well"
+    assert len(lines) > 50
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--trace", "x.txt"], ["--nodes", "2"], ["--seed", "1", "--trace", "/no/such/x.txt"]]
+)
+def test_faults_that_cannot_be_simulated_are_refused(wrong: list[str]) -> None:
+    result = CliRunner().invoke(build(), [*FAULTS, *wrong])
+
+    assert isinstance(result.exception, ConfigError)

@@ -109,6 +109,19 @@ def test_a_node_is_chosen_by_name_or_socket(
     assert [json.loads(line)["node"] for line in capsys.readouterr().out.splitlines()] == ["node-1", "node-1"]
 
 
+def test_a_node_is_chosen_by_its_run(
+    sockets: AnsweringSockets, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run in ("first", "second"):
+        sockets.add(f"{run}.node-0.sock", example_status("node-0", run))
+    assert status(monkeypatch, "--json", "--run", "second") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["run"] == "second"
+    assert captured.err == ""
+    assert status(monkeypatch, "--run", "third") == 1
+    assert "no node of run third runs here" in capsys.readouterr().err
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones(
     sockets: AnsweringSockets, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,9 +153,11 @@ def test_table_shows_node_run_and_members(
         "6400 of 12800 samples (50%)",
         "INSECURE",
         "clock stands still",
+        "checkpoint /somewhere/out/checkpoints/000004, 31.5 s ago",
+        "exchanges nothing with node-9 for now: norm jump",
     ):
         assert expected in text
-    (peer,) = (line for line in text.splitlines() if "node-9" in line)
+    (peer,) = (line for line in text.splitlines() if "node-9" in line and "│" in line)
     assert [cell.strip() for cell in peer.strip("│").split("│")] == [
         *("node-9", "suspect", "settling", "90", "2880", "127.0.0.1:7401", "yes")
     ]
@@ -156,7 +171,9 @@ def test_healthy_node_shows_neither_warning() -> None:
 
 
 def test_what_is_not_known_yet_is_a_dash_or_null() -> None:
-    blank = dataclasses.replace(example_status(), loss=math.nan, accuracy=math.nan, consensus_distance=math.nan)
+    unknown = dict.fromkeys(("loss", "accuracy", "consensus_distance", "checkpoint_age_s"), math.nan)
+    blank = dataclasses.replace(example_status(), checkpoint="", **unknown)
     assert "loss -, accuracy -, consensus distance -" in rendered(blank)
     shown = json.loads(json.dumps(to_json(blank), allow_nan=False))
-    assert (shown["loss"], shown["accuracy"], shown["consensus_distance"]) == (None, None, None)
+    assert [shown[name] for name in (*unknown, "checkpoint")] == [None] * 5
+    assert "checkpoint" not in rendered(blank)

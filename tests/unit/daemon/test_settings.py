@@ -70,6 +70,13 @@ def test_every_kind_of_setting_is_read_from_text() -> None:
         ({"listen": "127.0.0.1:65000"}, "http = '': expected an address, as port 65000 + 1000 is above 65535"),
         ({"seeds": "a:1,b"}, "seeds = 'b': expected host:port"),
         ({"seeds": "a:0"}, "seeds = 'a:0': expected the port"),
+        ({"seeds": "dns+a://a:0"}, "seeds = 'dns+a://a:0': expected the port"),
+        (
+            {"seeds": "dns+aaaa://a:1"},
+            "expected host:port, dns+a://name:port (all addresses of the name) or dns+srv://",
+        ),
+        ({"outbound_only": True}, "seeds = '': expected a seed, as outbound_only is set"),
+        ({"outbound_only": True, "seeds": "a:1"}, "seeds = 'a:1': expected a loopback address, or --insecure"),
         ({"seeds": ",".join(f"h{i}:1" for i in range(65))}, "seeds = '65 addresses': expected at most 64"),
         ({"join_timeout_s": "-1"}, "join_timeout_s = -1.0: expected 0 to 604800 (set by --join-timeout)"),
         ({"algorithm": "d-psgd"}, "algorithm = d-psgd: expected ad-psgd; d-psgd, a-psgd, allreduce are not built yet"),
@@ -99,6 +106,16 @@ def test_unusable_setting_is_refused_by_name(flags: dict[str, Any], message: str
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "[::1]"])
 def test_loopback_needs_no_permission(host: str) -> None:
     assert composed(listen=f"{host}:7400").network.http_address == f"{host}:8400"
+
+
+def test_each_form_of_a_seed_is_kept_as_it_was_given() -> None:
+    seeds = ("a:1", "dns+a://b.example:2", "dns+srv://_gossip._tcp.c")
+    assert composed(seeds=",".join(seeds)).network.seeds == seeds
+
+
+def test_outbound_only_node_needs_no_address_that_others_can_dial() -> None:
+    network = composed(listen="0.0.0.0:7400", outbound_only=True, seeds="a:1", insecure=True).network
+    assert network.advertise == ""
 
 
 def test_port_zero_leaves_the_http_port_to_the_system_too() -> None:

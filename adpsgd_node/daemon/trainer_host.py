@@ -1,0 +1,159 @@
+"""Serve a node's trainer: hand it the plane, bring the run's parameters into it, follow its steps, see it off."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from adpsgd_node.core.algorithms.ad_psgd import Activity
+from adpsgd_node.core.membership.event import Advanced
+from adpsgd_node.core.membership.member import Phase
+from adpsgd_node.daemon.adopt import Origin, begin
+from adpsgd_node.daemon.finish import MEND, poisoned
+from adpsgd_node.daemon.trainer_link import LinkHost, TrainerLink
+from adpsgd_node.errors import AdpsgdError, ConfigError, PoisonedError
+from adpsgd_node.plane import Plane
+from adpsgd_node.plane.header import Command
+from adpsgd_node.telemetry.log import EventLog
+from adpsgd_node.wire.trainer import Attach, Attached, Go
+
+if TYPE_CHECKING:
+    from adpsgd_node.daemon.node import Node
+
+__all__ = ["TrainerHost"]
+
+
+class TrainerHost:
+    """What a node does at each stage of its trainer's life; one trainer after another."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._finishing: asyncio.Task[None] | None = None
+        self._log = EventLog("node")
+
+    def link_host(self) -> LinkHost:
+        """Return what a trainer's control socket is served with."""
+        return LinkHost(
+            attach=self._attach,
+            prepare=self._prepare,
+            stepped=self._stepped,
+            settle=self._settle,
+            saved=self._saved,
+            lost=self._lost,
+        )
+
+    def _attach(self, attach: Attach) -> tuple[Plane, Attached]:
+        node = self._node
+        try:
+            plane, resumed = node.training.attach(attach.tensors, attach.dataset_size)
+        except ConfigError as error:
+            node.fail(error)  # starting the script again would not mend it
+            raise
+        if not resumed:
+            node.engine.use(plane)
+        plane.header.command = Command.RUN
+        node.checkpointing.restorer.meet(plane.layout.schema)
+        node.refresh()
+        return plane, Attached(
+            daemon_pid=os.getpid(),
+            node=node.identity.name,
+            run_id=node.run_id,
+            schema=plane.layout.schema,
+            chunk_bytes=plane.layout.chunk_bytes,
+            resumed=resumed,
+            output=str(node.config.folder.absolute()),
+            state_folder=str(node.checkpointing.trainer_folder.absolute()),
+        )
+
+    async def _prepare(self) -> Go | None:
+        node = self._node
+        await node.watch.until(lambda: node.phase is not Phase.JOINING or node.fatal is not None)
+        if node.fatal is not None or node.leaving:
+            return None
+        plane = node.training.plane
+        assert plane is not None
+        if node.training.has_model:
+            self._log.info("the trainer goes on with the live plane", step=plane.header.step)
+            restore = await self._trainer_part(plane)
+            self._resume()
+            return Go(restore=restore)
+        node.enter(Phase.INITIALIZING)
+        try:
+            origin = await node.adopter.adopt_or_found(plane)
+        except AdpsgdError as error:
+            node.fail(error)
+            return None
+        if origin == Origin() and node.given_up:  # to begin anew in the middle of a run would pass for its result
+            node.fail(PoisonedError(f"{node.given_up}, and no live peer has a model to go on from: {MEND}"))
+            return None
+        begin(origin, node.membership.swim.progress, node.checkpointing.restorer.newest(None))
+        node.training.has_model, node.given_up = True, ""
+        node.enter(Phase.TRAINING)
+        node.refresh()
+        donor = origin.donor.name if origin.donor else ""
+        return Go(adopted=origin != Origin(), donor=donor, restore=await self._trainer_part(plane))
+
+    async def _trainer_part(self, plane: Plane) -> str:
+        path = await self._node.checkpointing.restorer.trainer_part(plane.layout.schema)
+        return str(path.absolute()) if path else ""
+
+    def _resume(self) -> None:
+        node = self._node
+        node.enter(Phase.TRAINING)
+        node.gossip.act(Activity.STEPPING)
+        node.refresh()
+
+    def _stepped(self) -> None:
+        node = self._node
+        loop_time = asyncio.get_running_loop().time()
+        news = node.training.look(loop_time)
+        for seconds in news.step_seconds:
+            node.metrics.stepped(seconds)
+        if node.training.poison:
+            node.poison(node.training.poison)
+            if node.training.recovered(loop_time):
+                self._log.info("loss and parameters are finite again; exchanging goes on")
+                node.enter(Phase.TRAINING)
+        node.membership.post(Advanced(*node.training.progress()))
+        node.refresh()
+        if news.steps and not node.training.poison:
+            node.gossip.stepped(news.steps)
+        node.watch.notify()  # a checkpoint may wait for the trainer's part
+
+    def _settle(self) -> None:
+        node = self._node
+        self._stepped()
+        link = node.link
+        assert link is not None, "only an attached trainer can settle"
+        if not node.training.finite():
+            node.poison("its parameters are not finite")
+        if node.training.poison:
+            node.tasks.start("tell the trainer", link.failed(poisoned(node.training.poison)))
+            return
+        self._log.info("has stopped stepping; settling", step=node.training.progress()[0])
+        node.enter(Phase.SETTLING)
+        self._finishing = node.tasks.start("finish", node.finish.conclude(link))
+
+    def _saved(self, path: str) -> None:
+        self._log.info("wrote the model", path=path)
+        self._node.enter(Phase.FINISHED)
+        self._node.watch.notify()  # one that is leaving waits for this
+
+    def _lost(self, link: TrainerLink) -> None:
+        node = self._node
+        if self._finishing is not None:
+            self._finishing.cancel()  # its answer was for this trainer alone
+            self._finishing = None
+        if link is node.link:
+            node.link = None
+        node.metrics.trainer_exited()
+        if node.training.poison:
+            node.given_up = node.training.poison
+            node.training.discard()
+            node.enter(Phase.IDLE)
+        elif node.phase is Phase.TRAINING:
+            node.gossip.act(Activity.IDLE)
+        elif node.phase is Phase.INITIALIZING:
+            node.enter(Phase.IDLE)
+        node.watch.notify()
