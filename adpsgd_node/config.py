@@ -69,7 +69,8 @@ class Setting:
     @property
     def flag(self) -> str:
         """As on the command line, where the unit is left to the help text: `--join-timeout` for `join_timeout_s`."""
-        return "--" + self.name.removesuffix("_s").replace("_", "-")
+        name = self.name if self.name.endswith("_per_s") else self.name.removesuffix("_s")
+        return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True, slots=True)

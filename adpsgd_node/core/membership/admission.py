@@ -42,8 +42,7 @@ def admission(request: JoinRequest, roster: Roster) -> tuple[Refusal | None, Mem
     if holder is not None and (source.id, source.address) == (holder.id, holder.address):
         return None, None
     if holder is not None and holder.address != source.address and (holder.live or holder.id == source.id):
-        detail = f"the name {source.name!r} is held by {holder}: start this node under another name."
-        return Refusal(RefusalReason.NAME_IN_USE, detail), holder
+        return Refusal(RefusalReason.NAME_IN_USE, _held(source, holder, here=holder is roster.own)), holder
     if holder is not None and source.id.boot < holder.id.boot:
         detail = (
             f"a later life of {source.name!r} is known, {holder}, than the one that asks, {source.id}: "
@@ -54,3 +53,13 @@ def admission(request: JoinRequest, roster: Roster) -> tuple[Refusal | None, Mem
         detail = f"the run has its {roster.live_count} members already: raise membership.max_members on every node."
         return Refusal(RefusalReason.FULL, detail), None
     return None, None
+
+
+def _held(source: Member, holder: Member, *, here: bool) -> str:
+    held = f"the name {source.name!r} is held by {holder}"
+    if here or source.id.boot <= holder.id.boot:
+        return f"{held}: start this node under another name."
+    return (
+        f"{held}: if that was an earlier life of this node, it will soon be found dead, and this one let in; "
+        "otherwise start this node under another name."
+    )

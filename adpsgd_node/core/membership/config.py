@@ -42,18 +42,22 @@ class MembershipConfig:
     ack_timeout_s: float = 0.5
     """Seconds to wait for a direct ack before relays are asked. May exceed the probe interval: probes overlap."""
     indirect_timeout_s: float = 1.0
-    """Further seconds to wait for an ack through a relay before the member is suspected."""
+    """Further seconds to wait for an ack through a relay before the member is suspected; half way, others are asked."""
     relays: int = 3
-    """Members asked to ping a silent one; 0 switches indirect probes off."""
-    suspicion_multiplier: float = 4.0
-    """A suspect has `multiplier * max(1, log10(members)) * probe_interval_s` seconds to refute."""
+    """Members asked to ping a silent one, each time; 0 switches indirect probes off."""
+    suspicion_multiplier: float = 1.5
+    """A suspect has at least `multiplier * max(1, log10(members)) * probe_interval_s` seconds to refute."""
     minimum_suspicion_s: float = 4.0
     """The least time a suspect has to refute, in seconds."""
+    suspicion_max_factor: float = 6.0
+    """A suspect that only one member finds silent has this many times the least time; 1 or more."""
+    suspicion_confirmations: int = 2
+    """Further members that must find a suspect silent before it has only the least time; 0: it never has more."""
     pause_tolerance_s: float = 1.0
     """A timer later than this many seconds shows that this node itself stood still: it then judges nobody by it."""
     retransmit_multiplier: int = 4
-    """One piece of news is sent at most `multiplier * ceil(log10(members + 1))` times by each node."""
-    updates_per_packet: int = 16
+    """Each node sends one piece of news at most `multiplier * ceil(log10(members + 1))` times, at least twice that."""
+    updates_per_packet: int = 64
     """Most pieces of news in one packet."""
     progress_per_packet: int = 16
     """Most progress entries of other nodes in one packet; the own one always travels too."""
@@ -67,8 +71,11 @@ class MembershipConfig:
     """Seconds a dead or departed member is remembered, so that old news cannot bring it back."""
     max_relayed_pings: int = 256
     """Most pings this node has out on behalf of others; requests beyond it are dropped."""
-    reconnect_interval_s: float = 10.0
-    """Seconds between two attempts to reach a member held dead, or a seed that is no live member: heals partitions."""
+    sync_interval_s: float = 30.0
+    """Seconds between two comparisons of all that is known with a random member; longer in a run of more than 32."""
+    reconnect_interval_s: float = 3.0
+    """Seconds between two attempts to reach members held dead, and seeds that are no live members: heals partitions.
+    Longer in a run of more than 16, so that a dead member's address gets no more pings the more nodes there are."""
     join_answer_timeout_s: float = 5.0
     """Seconds a seed has to answer a join before the next one is asked."""
     join_backoff_min_s: float = 0.25
@@ -79,7 +86,7 @@ class MembershipConfig:
     """Members told at once when this node leaves; gossip tells the others."""
 
     def __post_init__(self) -> None:
-        may_be_zero = {"relays"}
+        may_be_zero = {"relays", "suspicion_confirmations"}
         for field in fields(self):
             value = getattr(self, field.name)
             if not (value > 0 or (value == 0 and field.name in may_be_zero)):
@@ -87,6 +94,8 @@ class MembershipConfig:
         for name, limit in _CEILINGS.items():
             if getattr(self, name) > limit:
                 raise ConfigError(f"membership.{name} is {getattr(self, name)}: at most {limit} is possible.")
+        if not self.suspicion_max_factor >= 1:
+            raise ConfigError(f"membership.suspicion_max_factor is {self.suspicion_max_factor}: give it 1 or more.")
         if self.join_backoff_max_s < self.join_backoff_min_s:
             raise ConfigError(
                 f"membership.join_backoff_max_s ({self.join_backoff_max_s}) is below join_backoff_min_s "
@@ -107,9 +116,11 @@ PRESETS: dict[str, MembershipConfig] = {
         probe_interval_s=0.2,
         ack_timeout_s=0.5,
         indirect_timeout_s=0.5,
-        suspicion_multiplier=15.0,
+        suspicion_multiplier=6.0,
         minimum_suspicion_s=3.0,
-        reconnect_interval_s=2.0,
+        suspicion_max_factor=3.0,
+        sync_interval_s=10.0,
+        reconnect_interval_s=1.0,
         join_answer_timeout_s=2.0,
         join_backoff_min_s=0.1,
         join_backoff_max_s=2.0,
@@ -119,10 +130,12 @@ PRESETS: dict[str, MembershipConfig] = {
         probe_interval_s=5.0,
         ack_timeout_s=3.0,
         indirect_timeout_s=3.0,
-        suspicion_multiplier=6.0,
-        minimum_suspicion_s=30.0,
+        suspicion_multiplier=3.0,
+        minimum_suspicion_s=15.0,
+        suspicion_max_factor=4.0,
+        sync_interval_s=60.0,
         pause_tolerance_s=2.0,
-        reconnect_interval_s=30.0,
+        reconnect_interval_s=10.0,
         join_answer_timeout_s=10.0,
         join_backoff_min_s=1.0,
         join_backoff_max_s=30.0,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
 import math
-from dataclasses import dataclass
 
 from adpsgd_node.core.membership.member import Member
 
@@ -12,44 +10,74 @@ __all__ = ["Dissemination", "retransmit_limit"]
 
 
 def retransmit_limit(multiplier: int, members: int) -> int:
-    """Return how often a node sends one piece of news: `multiplier * ceil(log10(members + 1))` (SWIM, section 4.1)."""
-    return multiplier * math.ceil(math.log10(members + 1))
+    """Return how often a node sends one piece of news: `multiplier * ceil(log10(members + 1))` (SWIM, section 4.1).
 
-
-@dataclass(slots=True)
-class _Update:
-    member: Member
-    order: int
-    sent: int = 0
-
-    def urgency(self) -> tuple[int, int]:
-        """Fewest sent first; among equals the newest, so that a refutation does not wait behind a full table."""
-        return (self.sent, -self.order)
+    Among fewer than ten as often as among up to 99: one `multiplier` passes a member by now and then.
+    """
+    return multiplier * max(2, math.ceil(math.log10(members + 1)))
 
 
 class Dissemination:
-    """A bounded queue of news, at most one piece per name: newer news of a member replaces older."""
+    """A bounded queue of news, at most one piece per name: newer news of a member replaces older.
+
+    Pieces stand in one bucket for each number of times sent, newest last. To choose some costs as much as there are
+    buckets and pieces chosen, however many wait.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._updates: dict[str, _Update] = {}
-        self._count = 0
+        self._buckets: list[dict[str, Member]] = [{}]
+        self._sent: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._updates)
+        return len(self._sent)
 
     def add(self, member: Member) -> None:
         """Queue news of `member`, as not yet sent."""
-        self._count += 1
-        if member.name not in self._updates and len(self._updates) >= self._capacity:
-            del self._updates[max(self._updates, key=lambda name: self._updates[name].urgency())]
-        self._updates[member.name] = _Update(member, self._count)
+        name = member.name
+        sent = self._sent.pop(name, None)
+        if sent is not None:
+            del self._buckets[sent][name]
+        elif len(self._sent) >= self._capacity:
+            self._drop_most_sent()
+        self._buckets[0][name] = member
+        self._sent[name] = 0
 
     def take(self, limit: int, retransmits: int) -> tuple[Member, ...]:
-        """Choose up to `limit` pieces for one packet and count them as sent; after `retransmits` times one is done."""
-        chosen = heapq.nsmallest(limit, self._updates.values(), key=_Update.urgency)
-        for update in chosen:
-            update.sent += 1
-            if update.sent >= retransmits:
-                del self._updates[update.member.name]
-        return tuple(update.member for update in chosen)
+        """Choose up to `limit` pieces for one packet and count them as sent; after `retransmits` times one is done.
+
+        Fewest sent first; among equals the newest, so that a refutation does not wait behind a full table.
+        """
+        if not self._sent:
+            return ()
+        chosen: list[Member] = []
+        moved: list[tuple[int, list[tuple[str, Member]]]] = []
+        for sent, bucket in enumerate(self._buckets):
+            count = min(limit - len(chosen), len(bucket))
+            if count:
+                pieces = [bucket.popitem() for _ in range(count)]
+                chosen += [member for _, member in pieces]
+                moved.append((sent + 1, pieces))
+            if len(chosen) >= limit:
+                break
+        for sent, pieces in moved:
+            self._put_back(sent, pieces, retransmits)
+        return tuple(chosen)
+
+    def _put_back(self, sent: int, pieces: list[tuple[str, Member]], retransmits: int) -> None:
+        if sent >= retransmits:
+            for name, _ in pieces:
+                del self._sent[name]
+            return
+        if sent == len(self._buckets):
+            self._buckets.append({})
+        pieces.reverse()  # they were taken newest first
+        self._buckets[sent].update(pieces)
+        for name, _ in pieces:
+            self._sent[name] = sent
+
+    def _drop_most_sent(self) -> None:
+        fullest = next(bucket for bucket in reversed(self._buckets) if bucket)
+        name = next(iter(fullest))
+        del fullest[name]
+        del self._sent[name]

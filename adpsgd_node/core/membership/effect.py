@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from adpsgd_node.core.membership.member import Member
 from adpsgd_node.core.membership.packet import Packet, Refusal, RefusalReason
-from adpsgd_node.ids import Address
+from adpsgd_node.ids import Address, NodeId
 
 __all__ = [
     "AskToJoin",
@@ -18,6 +18,7 @@ __all__ = [
     "NameInUse",
     "Refuted",
     "Rejected",
+    "ResolveSeeds",
     "SendPacket",
     "Waiting",
 ]
@@ -29,6 +30,8 @@ class SendPacket:
 
     address: Address
     packet: Packet
+    to: NodeId
+    """Whom it is meant for."""
 
     def __str__(self) -> str:
         return f"send to {self.address}: {self.packet}"
@@ -36,12 +39,23 @@ class SendPacket:
 
 @dataclass(frozen=True, slots=True)
 class AskToJoin:
-    """Call Join on `seed` with `Swim.join_request()`; report `JoinAnswered` or `JoinFailed`."""
+    """Call Join on `seed` with `Swim.join_request()`; report `JoinAnswered` or `JoinFailed`.
+
+    A node that has joined asks members in the same way, to compare all that both know.
+    """
 
     seed: Address
 
     def __str__(self) -> str:
         return f"ask {self.seed} to join"
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveSeeds:
+    """Look up the seeds that are given by names, if that is not under way; report `SeedsResolved`."""
+
+    def __str__(self) -> str:
+        return "resolve the seeds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,5 +162,6 @@ Effect = (
     | NameConflict
     | Refuted
     | Rejected
+    | ResolveSeeds
     | Waiting
 )

@@ -8,7 +8,17 @@ from adpsgd_node.core.membership.member import Phase
 from adpsgd_node.core.membership.packet import JoinResponse, Packet
 from adpsgd_node.ids import Address
 
-__all__ = ["Advanced", "Event", "JoinAnswered", "JoinFailed", "Leave", "PacketReceived", "PhaseChanged"]
+__all__ = [
+    "Advanced",
+    "Event",
+    "JoinAnswered",
+    "JoinFailed",
+    "Leave",
+    "LoopLagged",
+    "PacketReceived",
+    "PhaseChanged",
+    "SeedsResolved",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,16 @@ class JoinFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class SeedsResolved:
+    """What `ResolveSeeds` asked for: where the seeds lead now."""
+
+    addresses: tuple[Address, ...]
+    """Of all seeds, at most `MAX_SEEDS`; those that are plain addresses among them."""
+    nowhere: tuple[str, ...] = ()
+    """The seeds that never led to an address yet, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseChanged:
     """This node now does something else; everyone is told."""
 
@@ -50,8 +70,15 @@ class Advanced:
 
 
 @dataclass(frozen=True, slots=True)
+class LoopLagged:
+    """A timer of this process fired late: it hears acks late too, and must not take that for the others' silence."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """This node ends on purpose: say so, and do nothing more."""
 
 
-Event = PacketReceived | JoinAnswered | JoinFailed | PhaseChanged | Advanced | Leave
+Event = PacketReceived | JoinAnswered | JoinFailed | PhaseChanged | Advanced | LoopLagged | SeedsResolved | Leave

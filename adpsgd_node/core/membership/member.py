@@ -45,6 +45,8 @@ class Member:
     phase: Phase
     outbound_only: bool = False
     """Nobody can dial it: it calls the others, and hears what waits for it in the answers."""
+    suspected_by: str = ""
+    """Of a suspect: the name of a node whose own probe found it silent; empty when nobody says so of its own."""
 
     @property
     def name(self) -> str:
@@ -56,7 +58,8 @@ class Member:
         return self.state in (MemberState.ALIVE, MemberState.SUSPECT)
 
     def __str__(self) -> str:
-        return f"{self.id}@{self.address} {self.state.name.lower()}/{self.incarnation} {self.phase.name.lower()}"
+        by = f" by {self.suspected_by}" if self.suspected_by else ""
+        return f"{self.id}@{self.address} {self.state.name.lower()}/{self.incarnation} {self.phase.name.lower()}{by}"
 
 
 def supersedes(claim: Member, known: Member) -> bool:
@@ -66,4 +69,8 @@ def supersedes(claim: Member, known: Member) -> bool:
     ALIVE < SUSPECT < DEAD < LEFT. This is a total order, so all nodes end at the same belief whatever the order in
     which they hear of it, and a member called dead comes back by raising its incarnation.
     """
-    return (claim.id.boot, claim.incarnation, claim.state) > (known.id.boot, known.incarnation, known.state)
+    if claim.id.boot != known.id.boot:
+        return claim.id.boot > known.id.boot
+    if claim.incarnation != known.incarnation:
+        return claim.incarnation > known.incarnation
+    return claim.state > known.state

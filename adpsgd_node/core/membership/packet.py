@@ -90,6 +90,8 @@ class JoinRequest:
     run_id: RunId
     source: Member
     progress: tuple[ProgressEntry, ...] = ()
+    members: tuple[Member, ...] = ()
+    """All that the asking node knows, itself not included; empty until it has joined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

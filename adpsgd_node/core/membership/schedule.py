@@ -17,9 +17,11 @@ __all__ = [
     "ProbeDue",
     "ProbeOver",
     "ReconnectDue",
+    "RelayLate",
     "RelayOver",
     "Schedule",
     "SuspicionOver",
+    "SyncDue",
     "Timer",
 ]
 
@@ -31,14 +33,22 @@ class ProbeDue:
 
 @dataclass(frozen=True, slots=True)
 class AckOverdue:
-    """No direct ack came in time."""
+    """No ack came in time: ask others, once and, with what is left of the probe's time, once more."""
 
     sequence: int
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeOver:
     """No ack came through relays either."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLate:
+    """The target of a relayed ping has not answered yet: whoever asked waits for a word."""
 
     sequence: int
 
@@ -64,13 +74,20 @@ class ReconnectDue:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncDue:
+    """Time to compare all that is known with a random member; or with another, if the one asked did not answer."""
+
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class JoinDue:
     """Time to ask a seed, or the seed asked did not answer."""
 
     attempt: int
 
 
-Timer = ProbeDue | AckOverdue | ProbeOver | RelayOver | SuspicionOver | ReconnectDue | JoinDue
+Timer = ProbeDue | AckOverdue | ProbeOver | RelayLate | RelayOver | SuspicionOver | ReconnectDue | SyncDue | JoinDue
 
 
 class Schedule:

@@ -3,5 +3,15 @@
 from adpsgd_node.core.topology.choice import TOPOLOGIES, topology_named
 from adpsgd_node.core.topology.contract import Topology
 from adpsgd_node.core.topology.measure import diameter, diameter_bound, metropolis_weights
+from adpsgd_node.core.topology.reach import Reach, reach
 
-__all__ = ["TOPOLOGIES", "Topology", "diameter", "diameter_bound", "metropolis_weights", "topology_named"]
+__all__ = [
+    "TOPOLOGIES",
+    "Reach",
+    "Topology",
+    "diameter",
+    "diameter_bound",
+    "metropolis_weights",
+    "reach",
+    "topology_named",
+]

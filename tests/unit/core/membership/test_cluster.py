@@ -90,8 +90,8 @@ def test_one_packet_lost_in_ten_kills_nobody(seed: int, preset: str) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_whoever_heavy_loss_made_look_dead_is_back_once_it_ends(seed: int) -> None:
     cluster, nodes = settled(seed, 8)
-    cluster.loss = 0.5
-    cluster.run(60.0)
+    cluster.loss = 0.9
+    cluster.run(120.0)
     assert any(deaths(node) for node in nodes), "the loss was too light to test anything"
     cluster.loss = 0.0
     cluster.run_until(lambda: cluster.agreed(*nodes), 120.0)

@@ -15,7 +15,7 @@ def names(members: tuple[Member, ...]) -> list[str]:
     return [member.name for member in members]
 
 
-@pytest.mark.parametrize(("members", "limit"), [(1, 4), (9, 4), (10, 8), (99, 8), (100, 12)])
+@pytest.mark.parametrize(("members", "limit"), [(1, 8), (9, 8), (99, 8), (100, 12), (1000, 16)])
 def test_retransmit_limit_grows_with_the_logarithm_of_the_members(members: int, limit: int) -> None:
     assert retransmit_limit(4, members) == limit
 

@@ -26,8 +26,8 @@ from adpsgd_node.core.membership.effect import (
     Rejected,
     SendPacket,
 )
-from adpsgd_node.core.membership.event import Advanced, JoinAnswered, Leave, PacketReceived
-from adpsgd_node.core.membership.packet import Body, Ping, PingRequest
+from adpsgd_node.core.membership.event import Advanced, JoinAnswered, Leave, LoopLagged, PacketReceived
+from adpsgd_node.core.membership.packet import Ack, Body, Ping, PingRequest
 from adpsgd_node.core.progress import Progress, ProgressEntry
 from adpsgd_node.ids import PROTOCOL_VERSION, Address, NodeId, RunId
 
@@ -196,3 +196,125 @@ def test_member_held_dead_here_and_alive_elsewhere_is_asked_itself() -> None:
     ping = first_ping(machine)
     assert ping.address == "b:1"
     assert ping.packet.updates[0] == member("b", MemberState.DEAD), "so that it can refute"
+
+
+def suspect(name: str, by: str) -> Member:
+    return Member(NodeId(name, 1), Address(f"{name}:1"), 0, MemberState.SUSPECT, Phase.IDLE, suspected_by=by)
+
+
+def expire_until(machine: Swim, end: float, silent: str = "") -> list[Effect]:
+    """Carry out every timer up to `end` at its time; every ping is answered at once, but those for the `silent`."""
+    effects: list[Effect] = []
+    while (due := machine.deadline()) is not None and due <= end:
+        done = machine.expire(due)
+        effects += done
+        for each in sent(done):
+            if isinstance(each.packet.body, Ping) and each.packet.body.target.name not in silent:
+                peer = member(each.packet.body.target.name)
+                effects += machine.handle(packet(peer, body=Ack(each.packet.body.sequence)), due)
+    return effects
+
+
+def died(effects: list[Effect]) -> list[str]:
+    changes = [effect.member for effect in effects if isinstance(effect, MemberChanged)]
+    return [changed.name for changed in changes if changed.state is MemberState.DEAD]
+
+
+def test_suspect_of_many_dies_soon_and_suspect_of_one_late() -> None:
+    for accusers, lives_s, dead_s in (("bbbb", 23.9, 24.1), ("bcde", 3.9, 4.1)):
+        machine = swim()
+        machine.handle(packet(member("f"), *map(member, "bcdegs")), 0.01)
+        for accuser in accusers:  # f passes on what others say; s answers pings, but it never refutes
+            machine.handle(packet(member("f"), suspect("s", accuser)), 0.02)
+        assert died(expire_until(machine, lives_s)) == []
+        assert died(expire_until(machine, dead_s)) == ["s"]
+
+
+def test_own_failed_probe_of_a_suspect_is_told_as_one_more_accusation() -> None:
+    machine = swim()
+    for name in "bcde":
+        machine.handle(packet(member(name)), 0.01)
+    machine.handle(packet(member("c"), suspect("b", "c")), 0.02)
+    effects = expire_until(machine, 12.0, silent="b")
+    told = [update for each in sent(tuple(effects)) for update in each.packet.updates if update.name == "b"]
+    assert suspect("b", "a") in told
+
+
+def test_node_that_hears_its_relays_does_not_doubt_itself_and_one_that_hears_nobody_does() -> None:
+    for relays_speak in (True, False):
+        machine = swim()
+        for name in "bcde":
+            machine.handle(packet(member(name)), 0.01)
+        while machine.health == 0 and (due := machine.deadline()) is not None and due < 2.0:
+            for each in sent(machine.expire(due)):
+                body = each.packet.body
+                if isinstance(body, PingRequest) and relays_speak:
+                    machine.handle(packet(member(each.address.split(":")[0])), due + 0.01)
+        assert (machine.health == 0) is relays_speak
+
+
+def test_relay_reports_a_silent_target_to_the_asker_and_probes_it_next() -> None:
+    for target in "defgh":  # whatever place it would have had in the round
+        machine = swim()
+        machine.handle(packet(member("c"), *map(member, "defghijklm")), 0.01)
+        asked = PingRequest(7, NodeId(target, 1), Address(f"{target}:1"))
+        machine.handle(packet(member("c"), body=asked), 0.02)
+        assert [each for each in sent(tuple(expire_until(machine, 0.6))) if each.packet.body is None] != []
+        second = first_ping(machine)
+        assert second.address == f"{target}:1"
+
+
+def test_suspect_gets_back_the_time_in_which_this_node_stood_still() -> None:
+    machine = swim()
+    machine.handle(packet(member("f"), *map(member, "bcdegs")), 0.01)
+    machine.handle(packet(member("f"), suspect("s", "b")), 0.02)
+    machine.expire(60.0)
+    for accuser in "cde":
+        machine.handle(packet(member("f"), suspect("s", accuser)), 60.0)
+    assert died(expire_until(machine, 62.0)) == []
+    assert died(expire_until(machine, 64.0)) == ["s"]
+
+
+def test_member_that_comes_in_the_middle_of_a_round_is_probed_in_that_round() -> None:
+    machine = swim()
+    machine.handle(packet(member("c"), *(member(f"n{index:02d}") for index in range(29))), 0.01)
+    expire_until(machine, 5.0)
+    machine.handle(packet(member("c"), member("z")), 5.0)
+    effects = expire_until(machine, 30.9)  # the 30 members of the first round, and z
+    probed = [each.address for each in sent(tuple(effects)) if isinstance(each.packet.body, Ping)]
+    assert probed.count("z:1") == 1
+
+
+def test_lagging_loop_makes_the_node_slower_to_judge() -> None:
+    machine = swim()
+    machine.handle(LoopLagged(0.1), 0.1)
+    assert machine.health == 0
+    machine.handle(LoopLagged(0.6), 0.2)
+    assert machine.health == 2
+
+
+def test_refuting_raises_the_doubt_in_oneself() -> None:
+    machine = swim()
+    machine.handle(packet(member("b"), suspect("a", "b")), 0.1)
+    assert machine.health == 1
+
+
+def test_joiner_does_not_spread_the_table_it_was_given_as_its_own_news() -> None:
+    machine = swim(seeds=("s:1",))
+    known = tuple(member(f"n{index}") for index in range(20))
+    machine.handle(JoinAnswered(Address("s:1"), JoinResponse(refusal=None, source=member("s"), members=known)), 0.1)
+    assert len(machine.live()) == 22
+    [answer] = sent(machine.handle(packet(member("s"), body=Ping(1, NodeId("a", 1))), 0.2))
+    assert answer.packet.updates == ()
+    # What a member that compares tables brings later is news to those around us.
+    machine.answer_join(JoinRequest(protocol=1, run_id=RunId("run"), source=member("s"), members=(member("z"),)), 0.3)
+    [answer] = sent(machine.handle(packet(member("s"), body=Ping(2, NodeId("a", 1))), 0.4))
+    assert answer.packet.updates == (member("z"),)
+
+
+def test_join_question_carries_all_that_is_known_once_the_node_has_joined() -> None:
+    machine = swim(seeds=("s:1",))
+    machine.handle(packet(member("b")), 0.1)
+    assert machine.join_request().members == ()
+    machine.handle(JoinAnswered(Address("s:1"), JoinResponse(refusal=None, source=member("s"))), 0.2)
+    assert machine.join_request().members == (member("b"), member("s"))
