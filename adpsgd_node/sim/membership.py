@@ -37,6 +37,7 @@ class Life:
     address: Address
     running: bool = True
     paused: bool = False
+    outbound_only: bool = False
     wake_at: float | None = None
     """When the clock will call `expire`; an earlier deadline sets a new wake and leaves this one to be ignored."""
     unread: list[Callable[[], None]] = field(default_factory=list)
@@ -49,18 +50,27 @@ class MembershipSimulation:
         self.seed = seed
         self.clock = Clock()
         self.network = Network(random.Random(f"{seed} network"), link)
+        self.network.healed = self._mend
         self.observer = Observer()
+        self.blocked = 0
+        """Messages sent to an outbound-only member other than with the answer to a call of its own."""
         self._config = config or MembershipConfig()
         self._at: dict[Address, Life] = {}
         self._latest: dict[str, Life] = {}
         self._doubtful: Life | None = None
 
     def start(
-        self, name: str, seeds: Iterable[str | Address] = (), *, boot: int = 1, address: Address | None = None
+        self,
+        name: str,
+        seeds: Iterable[str | Address] = (),
+        *,
+        boot: int = 1,
+        address: Address | None = None,
+        outbound_only: bool = False,
     ) -> Life:
         """Start a member now; `seeds` are names or addresses. Whoever ran under the name or address is gone."""
         address = address or address_of(name)
-        identity = Identity(id=NodeId(name, boot), address=address, run_id=_RUN)
+        identity = Identity(id=NodeId(name, boot), address=address, run_id=_RUN, outbound_only=outbound_only)
         rng = random.Random(f"{self.seed} {name} {boot} {address}")
         known = [Address(seed) if ":" in seed else address_of(seed) for seed in seeds]
         # A counter of one entry: training progress is not simulated, and must not cost anything.
@@ -68,14 +78,22 @@ class MembershipSimulation:
         for earlier in (self._at.get(address), self._latest.get(name)):
             if earlier is not None and earlier.running:
                 self.crash(earlier)
-        life = self._at[address] = self._latest[name] = Life(swim, identity.id, address)
+        life = self._at[address] = self._latest[name] = Life(swim, identity.id, address, outbound_only=outbound_only)
         self.observer.started(life.id)
+        if self.network.parted:
+            self.observer.excuse([life.id])
         self._carry_out(life, swim.start(self.clock.now))
         return life
 
     def restart(self, life: Life, seeds: Iterable[str | Address] = (), *, address: Address | None = None) -> Life:
         """Start the next life of a member, at its address or a new one."""
-        return self.start(life.id.name, seeds, boot=life.id.boot + 1, address=address or life.address)
+        return self.start(
+            life.id.name,
+            seeds,
+            boot=life.id.boot + 1,
+            address=address or life.address,
+            outbound_only=life.outbound_only,
+        )
 
     def crash(self, life: Life) -> None:
         """End a process without a word."""
@@ -87,7 +105,7 @@ class MembershipSimulation:
     def pause(self, life: Life) -> None:
         """Stop a process as SIGSTOP does: it neither acts nor reads, but what is sent to it is kept."""
         life.paused = True
-        self.observer.excused.add(life.id)
+        self.observer.excuse([life.id])
 
     def resume(self, life: Life) -> None:
         """Let a stopped process go on: it reads what has come meanwhile, then looks at its timers."""
@@ -96,11 +114,12 @@ class MembershipSimulation:
         for read in unread:
             read()
         self._arm(life)
+        self._mend()
 
     def partition(self, *sides: Sequence[Life]) -> None:
         """Cut the members apart; one on no side is alone. The dead of either side are no false deaths."""
         self.network.partition(*([life.address for life in side] for side in sides))
-        self.observer.excused.update(life.id for life in self.running())
+        self.observer.excuse(life.id for life in self.running())
 
     def running(self) -> list[Life]:
         """Return the lives that have not ended, in the order in which their names were first started."""
@@ -109,6 +128,13 @@ class MembershipSimulation:
     def tell(self, life: Life, event: Event) -> None:
         """Hand a member one event now."""
         self._carry_out(life, life.swim.handle(event, self.clock.now))
+
+    def heard(self, life: Life, effect: Effect) -> None:
+        """Be told of each effect after it was carried out: a place for what is built on membership."""
+
+    def life_at(self, address: Address) -> Life | None:
+        """Return the latest life that was started at an address, running or not."""
+        return self._at.get(address)
 
     def converged(self) -> bool:
         """Tell whether every running member holds exactly the running ones live, SUSPECT included."""
@@ -141,6 +167,11 @@ class MembershipSimulation:
                 lines.append(f"{life.id} misses [{missing}] and holds live [{ghosts}]")
         return "\n".join([*lines, *map(str, self.observer.false_deaths)])
 
+    def _mend(self) -> None:
+        if not self.network.parted:
+            reached = (life.id for life in self.running() if not life.paused)
+            self.observer.mended(reached, self.clock.now)
+
     @staticmethod
     def _holds_live(observer: Life, life: Life) -> bool:
         return any(member.id == life.id for member in observer.swim.live())
@@ -153,6 +184,7 @@ class MembershipSimulation:
                 self.observer.changed(life.id, effect.member, effect.before, self.clock.now)
             elif isinstance(effect, AskToJoin):
                 self._ask(life, effect.seed)
+            self.heard(life, effect)
         self._arm(life)
 
     def _arm(self, life: Life) -> None:
@@ -173,10 +205,26 @@ class MembershipSimulation:
         if transit_s is not None:
             self.clock.after(transit_s, self._arrive, to, receive, message)
 
+    def _answer_call(self, sender: Life, to: Life, receive: Callable[..., None], *message: object) -> None:
+        transit_s = self.network.transit_s(sender.address, to.address)
+        if transit_s is not None:
+            self.clock.after(transit_s, self._return, to, receive, message)
+
     def _arrive(self, to: Address, receive: Callable[..., None], message: tuple[object, ...]) -> None:
         life = self._at.get(to)
         if life is None or not life.running:
             return
+        if life.outbound_only:
+            self.blocked += 1
+            return
+        self._read(life, receive, message)
+
+    def _return(self, life: Life, receive: Callable[..., None], message: tuple[object, ...]) -> None:
+        """Bring an answer back over the call that it answers: that way in is open to everyone."""
+        if life.running:
+            self._read(life, receive, message)
+
+    def _read(self, life: Life, receive: Callable[..., None], message: tuple[object, ...]) -> None:
         if not life.paused:
             receive(life, *message)
         elif len(life.unread) < MAX_UNREAD:
@@ -184,11 +232,15 @@ class MembershipSimulation:
 
     def _receive(self, life: Life, packet: Packet) -> None:
         self._carry_out(life, life.swim.handle(PacketReceived(packet), self.clock.now))
+        caller = self._latest.get(packet.source.name)
+        if packet.source.outbound_only and caller is not None and caller.id == packet.source.id:
+            for waiting in life.swim.collect(caller.id):
+                self._answer_call(life, caller, self._receive, waiting)
 
     def _ask(self, asker: Life, seed: Address) -> None:
         target = self._at.get(seed)
         if target is None or not target.running:  # a closed port answers at once; a lost question not at all
-            self._send(asker, asker.address, self._fail, asker, seed)
+            self._answer_call(asker, asker, self._fail, asker, seed)
         else:
             self._send(asker, seed, self._answer, asker, asker.swim.join_request(), seed)
 
@@ -198,7 +250,7 @@ class MembershipSimulation:
 
     def _answer(self, life: Life, asker: Life, request: JoinRequest, seed: Address) -> None:
         response, effects = life.swim.answer_join(request, self.clock.now)
-        self._send(life, asker.address, self._hear, asker, seed, response)
+        self._answer_call(life, asker, self._hear, asker, seed, response)
         self._carry_out(life, effects)
 
     def _hear(self, life: Life, asker: Life, seed: Address, response: JoinResponse) -> None:

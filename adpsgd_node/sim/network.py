@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from adpsgd_node.errors import ConfigError
@@ -32,6 +32,10 @@ class Link:
             )
 
 
+def _nobody_asks() -> None:
+    pass
+
+
 class Network:
     """Joins every address with every other by `link`, unless one way was set apart or a partition stands between."""
 
@@ -42,6 +46,8 @@ class Network:
         """Messages given to the network."""
         self.lost = 0
         """Of these, the ones it lost or a partition stopped when they were sent."""
+        self.healed: Callable[[], None] = _nobody_asks
+        """Called after each `heal`."""
         self._rng = rng
         self._ways: dict[tuple[Address, Address], Link] = {}
         self._sides: tuple[frozenset[Address], ...] = ()
@@ -58,10 +64,22 @@ class Network:
         """End the partition, and give every way the common link again."""
         self._sides = ()
         self._ways.clear()
+        self.healed()
+
+    @property
+    def parted(self) -> bool:
+        """Whether there is a partition."""
+        return bool(self._sides)
 
     def connected(self, source: Address, target: Address) -> bool:
         """Tell whether no partition stands between the two."""
         return not self._sides or any(source in side and target in side for side in self._sides)
+
+    def way(self, source: Address, target: Address) -> Link | None:
+        """Return what the way from `source` to `target` is like now; None while a partition stands between."""
+        if not self.connected(source, target):
+            return None
+        return self._ways.get((source, target), self.link)
 
     def transit_s(self, source: Address, target: Address) -> float | None:
         """Take one message: return the seconds it is under way, None when it is lost."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from adpsgd_node.core.membership import Member, MemberState
 from adpsgd_node.ids import NodeId
 
-__all__ = ["FalseDeath", "Observer"]
+__all__ = ["EXCUSE_S", "FalseDeath", "Observer"]
+
+EXCUSE_S = 60.0
+"""Seconds after a cut or a stop was mended in which a life may still be held dead for it: as long as the longest
+suspicion lasts, and the news of it and of its end take."""
 
 MAX_FALSE_DEATHS = 10_000
 """Most wrong declarations listed one by one; the lives they concern are counted all the same."""
@@ -38,8 +43,8 @@ class Observer:
     """Notes wrong declarations of death, and how long right ones take to reach everyone."""
 
     running: set[NodeId] = field(default_factory=set)
-    excused: set[NodeId] = field(default_factory=set)
-    """Lives that were stopped or cut off at some time: whoever held them dead was not wrong then."""
+    excused: dict[NodeId, float] = field(default_factory=dict)
+    """Until when each life that is or was stopped or cut off may be held dead without being counted."""
     false_deaths: list[FalseDeath] = field(default_factory=list)
     wronged: set[NodeId] = field(default_factory=set)
     """The lives held dead by somebody while they ran and could be reached."""
@@ -48,6 +53,14 @@ class Observer:
     def started(self, life: NodeId) -> None:
         """Take note of a new life."""
         self.running.add(life)
+
+    def excuse(self, lives: Iterable[NodeId]) -> None:
+        """Take note that these lives are stopped or cut off: whoever holds them dead is not wrong."""
+        self.excused.update(dict.fromkeys(lives, math.inf))
+
+    def mended(self, lives: Iterable[NodeId], now: float) -> None:
+        """Take note that these lives can be reached again: the excuse they have, if any, soon ends."""
+        self.excused.update({life: now + EXCUSE_S for life in lives if self.excused.get(life) == math.inf})
 
     def stopped(self, life: NodeId, now: float, aware_of: Collection[NodeId]) -> None:
         """Take note of a crash; `aware_of` are the observers that hold the life dead already."""
@@ -60,7 +73,7 @@ class Observer:
         """Take note of a changed belief."""
         if before is not None and before.id in self.crashes and (not member.live or member.id != before.id):
             self._strike(self.crashes[before.id], observer, now)
-        if member.state is MemberState.DEAD and member.id in self.running and member.id not in self.excused:
+        if member.state is MemberState.DEAD and member.id in self.running and now > self.excused.get(member.id, 0.0):
             self.wronged.add(member.id)
             if len(self.false_deaths) < MAX_FALSE_DEATHS:
                 self.false_deaths.append(FalseDeath(now, observer, member))

@@ -6,9 +6,11 @@ import random
 
 import pytest
 
+from adpsgd_node.core.membership import MembershipConfig
 from adpsgd_node.errors import ConfigError
 from adpsgd_node.ids import Address
 from adpsgd_node.sim import FaultSchedule, Life, Link, MembershipScenario, MembershipSimulation
+from adpsgd_node.sim.observer import EXCUSE_S
 
 SEEDS = ("n00", "n01", "n02")
 
@@ -42,6 +44,18 @@ def test_a_crash_is_known_to_all_within_fifteen_seconds(seed: int) -> None:
     [detected_s] = simulation.observer.detections_s()
     assert detected_s is not None, simulation.describe()
     assert 4.0 <= detected_s <= 15.0, f"seed {seed}"  # never before a suspect had its time to refute
+    assert simulation.converged(), simulation.describe()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_few_survivors_of_many_crashes_do_not_take_themselves_for_the_ill_ones(seed: int) -> None:
+    simulation, lives = formed(8, seed=seed)
+
+    for life in lives[3:]:
+        simulation.crash(life)
+    simulation.clock.run(25.0)
+
+    assert None not in simulation.observer.detections_s(), simulation.describe()
     assert simulation.converged(), simulation.describe()
 
 
@@ -105,6 +119,59 @@ def test_a_running_member_held_dead_is_counted_as_a_false_death() -> None:
     assert observers == {life.id for life in lives if life is not lives[5]}, simulation.describe()
     # It hears no ack either, so it is wrong about the others; they are not wrong about each other.
     assert all(lives[5].id in (death.observer, death.member.id) for death in simulation.observer.false_deaths)
+
+
+def test_the_excuse_of_a_member_that_was_cut_off_ends_some_time_after_the_cut() -> None:
+    simulation, lives = formed(16, seed=4)
+
+    simulation.partition(lives[:8], lives[8:])
+    simulation.clock.run(5.0)
+    simulation.network.heal()
+    simulation.clock.run(EXCUSE_S + 1.0)
+    for other in lives:
+        simulation.network.set_way(lives[5].address, other.address, Link(loss=1.0))
+    simulation.clock.run(40.0)
+
+    assert lives[5].id in simulation.observer.wronged
+
+
+def test_a_stopped_process_has_its_excuse_for_as_long_as_it_is_stopped_and_a_while_longer() -> None:
+    simulation, lives = formed(16, seed=5)
+
+    simulation.pause(lives[5])
+    simulation.clock.run(2 * EXCUSE_S)
+    assert simulation.observer.wronged == set()
+    simulation.resume(lives[5])
+    simulation.clock.run(EXCUSE_S + 1.0)
+
+    assert simulation.converged(), simulation.describe()
+    assert simulation.observer.excused[lives[5].id] < simulation.clock.now
+
+
+@pytest.mark.parametrize(("sync_interval_s", "finds_all"), [(10.0, True), (1e6, False)])
+def test_comparing_tables_finds_what_gossip_lost(sync_interval_s: float, finds_all: bool) -> None:
+    starved = MembershipConfig(retransmit_multiplier=1, updates_per_packet=1, sync_interval_s=sync_interval_s)
+    simulation = MembershipSimulation(0, starved, Link(loss=0.05))
+
+    for index in range(64):
+        simulation.clock.after(0.02 * index, simulation.start, f"n{index:02d}", SEEDS)
+    simulation.clock.run(2.0)
+
+    # After 64 s everybody has probed everybody, and knows them from that.
+    assert (simulation.run_until_converged(45.0) is not None) is finds_all, simulation.describe()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_four_hundred_members_hold_nobody_dead_who_lives_and_find_five_crashes_in_time(seed: int) -> None:
+    report = MembershipScenario(members=400, seconds=120.0, crash=5, seed=seed).run()
+
+    assert (report.false_deaths, report.undetected, report.converged) == (0, 0, True), report
+    assert report.detection_s_max is not None
+    assert report.detection_s_max <= 15.0, report
+    assert report.joined_s is not None
+    assert report.joined_s <= 100.0, report
+    assert 3.0 < report.messages_per_node_s < 3.6, report
 
 
 @pytest.mark.parametrize("seed", range(12))
