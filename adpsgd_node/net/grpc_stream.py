@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import grpc
 import grpc.aio
 
 from adpsgd_node.errors import StreamBrokenError
@@ -22,10 +23,19 @@ long the answering end waits for the second word before it believes in a clean e
 class CallerStream(Stream):
     """The end of a stream that this node opened."""
 
-    def __init__(self, call: grpc.aio.StreamStreamCall, name: str, release: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        call: grpc.aio.StreamStreamCall,
+        name: str,
+        *,
+        released: Callable[[], None],
+        unreachable: Callable[[], None],
+    ) -> None:
+        """`released` is called once the call is over, `unreachable` when it found no connection, or lost it."""
         self._call = call
         self._name = name
-        call.add_done_callback(lambda _: release())
+        self._unreachable = unreachable
+        call.add_done_callback(lambda _: released())
 
     async def send(self, message: bytes) -> None:
         _check_size(message, self._name)
@@ -34,7 +44,7 @@ class CallerStream(Stream):
         except asyncio.CancelledError as error:
             raise self._cancellation(error) from None
         except RPC_FAILURES as error:
-            raise broken_stream(self._name, error) from error
+            raise self._failure(error) from error
 
     async def receive(self) -> bytes | None:
         try:
@@ -42,7 +52,7 @@ class CallerStream(Stream):
         except asyncio.CancelledError as error:
             raise self._cancellation(error) from None
         except RPC_FAILURES as error:
-            raise broken_stream(self._name, error) from error
+            raise self._failure(error) from error
         return None if message is grpc.aio.EOF else message
 
     async def end(self) -> None:
@@ -56,6 +66,11 @@ class CallerStream(Stream):
 
     def cancel(self) -> None:
         self._call.cancel()
+
+    def _failure(self, error: BaseException) -> StreamBrokenError:
+        if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNAVAILABLE:
+            self._unreachable()
+        return broken_stream(self._name, error)
 
     def _cancellation(self, error: asyncio.CancelledError) -> BaseException:
         """Return what to raise: the task's own cancellation, or a broken stream when only the call was cancelled."""

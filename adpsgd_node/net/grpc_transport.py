@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import grpc.aio
 
-from adpsgd_node.errors import BindError, UnreachableError
+from adpsgd_node.errors import BindError, DeadlineError, TransportError, UnreachableError
 from adpsgd_node.ids import Address
 from adpsgd_node.net.channel import ChannelCache
 from adpsgd_node.net.credentials import Credentials, split_address
@@ -69,7 +69,10 @@ class GrpcTransport(Transport):
                     raise
                 raise failed_call(peer, method.value, error) from error
             except RPC_FAILURES as error:
-                raise failed_call(peer, method.value, error) from error
+                failure = failed_call(peer, method.value, error)
+                self._note(peer, channel, failure)
+                raise failure from error
+            self._channels.answered(peer, channel)
         return answer
 
     async def open(self, peer: Address, method: StreamMethod) -> Stream:
@@ -77,9 +80,23 @@ class GrpcTransport(Transport):
         try:
             call = channel.stream_stream(method.value)(wait_for_ready=False)
         except RPC_FAILURES as error:
-            self._channels.release(peer)
+            self._channels.release(peer, channel)
             raise UnreachableError(f"{method.value} to {peer}: {error}") from error
-        return CallerStream(call, f"{method.value} to {peer}", lambda: self._channels.release(peer))
+        return CallerStream(
+            call,
+            f"{method.value} to {peer}",
+            released=lambda: self._channels.release(peer, channel),
+            unreachable=lambda: self._channels.retire(peer, channel),
+        )
+
+    def _note(self, peer: Address, channel: grpc.aio.Channel, failure: TransportError) -> None:
+        """Give up a connection that seems to lead nowhere."""
+        if isinstance(failure, DeadlineError):
+            self._channels.silent(peer, channel)
+        elif isinstance(failure, UnreachableError):
+            self._channels.retire(peer, channel)
+        else:
+            self._channels.answered(peer, channel)
 
     async def close(self, *, grace_s: float) -> None:
         if self._server is not None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import grpc
 import pytest
 
 from adpsgd_node.errors import UnreachableError
@@ -57,8 +58,29 @@ async def test_limit_holds_when_all_channels_are_in_use(cache: ChannelCache) -> 
 
 
 async def test_closed_cache_opens_nothing(cache: ChannelCache) -> None:
-    await cache.acquire(A)
+    channel = await cache.acquire(A)
     await cache.close()
-    cache.release(A)
+    cache.release(A, channel)
     with pytest.raises(UnreachableError, match="closed"):
         await cache.acquire(A)
+
+
+async def test_retired_channel_is_replaced_at_once_and_closed_by_its_last_user(cache: ChannelCache) -> None:
+    async with cache.lease(A) as first:
+        cache.retire(A, first)
+        async with cache.lease(A) as second:
+            assert second is not first
+            cache.retire(A, first)  # told again, late: the new one is not at fault
+            async with cache.lease(A) as third:
+                assert third is second
+        assert first.get_state() is not grpc.ChannelConnectivity.SHUTDOWN
+    await cache.close()
+    assert first.get_state() is grpc.ChannelConnectivity.SHUTDOWN
+    assert second.get_state() is grpc.ChannelConnectivity.SHUTDOWN
+
+
+async def test_channel_that_is_not_connected_is_retired_by_one_silent_call(cache: ChannelCache) -> None:
+    async with cache.lease(A) as first:
+        cache.silent(A, first)
+    async with cache.lease(A) as second:
+        assert second is not first
