@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 PROTOS := $(wildcard proto/adpsgd_node/wire/v1/*.proto)
 PROTOC := $(BIN)/python -m grpc_tools.protoc -Iproto
 
-.PHONY: setup demo test test-all check proto proto-check bench docs clean
+.PHONY: setup demo test test-all chaos check proto proto-check bench docs clean
 
 # Install this project, editable, with every dependency at its tested version.
 setup: $(STAMP)
@@ -29,6 +29,13 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Hurt NODES real nodes at random for MINUTES while they train; SEED replays a run. As root each has a host of its own,
+# else links cannot be cut. Progress goes to stderr; the last line of stdout is the result as one JSON object.
+MINUTES ?= 10
+NODES ?= 8
+chaos: $(STAMP)
+	@PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(MINUTES) --nodes $(NODES) $(if $(SEED),--seed $(SEED))
 
 # What must hold besides the tests: style, types, layers, generated code.
 check: $(STAMP) build/types/adpsgd_cli
