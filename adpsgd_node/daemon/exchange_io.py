@@ -69,6 +69,7 @@ class ExchangeEngine:
         self._merge: Merge | None = None
         self._last_id = 0
         self._outbound: NodeId | None = None
+        self._outbound_over = False  # the responder's boot was found to be over while the exchange ran
         self._streams: dict[NodeId, set[Stream]] = {}
 
     def use(self, plane: Plane) -> None:
@@ -134,6 +135,7 @@ class ExchangeEngine:
     def peer_over(self, peer: NodeId) -> None:
         """Forget a boot that has left or was followed by another: its memory is gone, so nothing is to be settled."""
         self.peer_dead(peer)
+        self._outbound_over |= peer == self._outbound
         for _ in range(self._undo.forget(peer)):
             self._around.settled(SettleEnd.ABANDONED)
         self._settling.forget(peer)
@@ -144,7 +146,7 @@ class ExchangeEngine:
         """Exchange with one peer; reports and returns how it ended, and sees to its settling if it broke."""
         assert self._outbound is None, "one outbound exchange at a time"
         assert self.may_exchange_with(peer)
-        self._outbound = peer
+        self._outbound, self._outbound_over = peer, False
         try:
             report = await self._initiate(peer, address, codec_name)
         finally:
@@ -181,7 +183,9 @@ class ExchangeEngine:
             self._drop(peer, stream)
             if applied := initiation.machine.applied:
                 self._around.kept(Role.INITIATOR, ExchangeKey(self._identity, open_.exchange_id), applied)
-            if ended.outcome is Outcome.BROKEN:
+            if ended.outcome is Outcome.BROKEN and self._outbound_over:
+                self._around.settled(SettleEnd.ABANDONED)
+            elif ended.outcome is Outcome.BROKEN:
                 self._settling.start(peer, open_.exchange_id, applied)
         if merge is self._merge and (ruined := initiation.own_fault()) is not None:  # else the plane was given up
             self._around.poisoned(ruined)

@@ -68,6 +68,7 @@ class ExchangeNode:
         self.journal = self.journal_type()
         self.settling = self.settling_type(self, address_of, self._settled)
         self.outbound: Initiation | None = None
+        self._outbound_over = False  # the responder's boot was found to be over while the exchange ran
         self.inbound: dict[ExchangeKey, Response] = {}
         self.served_at = -1.0
         """When this node last completed an exchange that another had started."""
@@ -142,6 +143,8 @@ class ExchangeNode:
 
     def peer_over(self, peer: NodeId) -> None:
         """Forget a boot that has left or was followed by another: its memory is gone, so nothing is to be settled."""
+        if self.outbound is not None and self.outbound.peer == peer:
+            self._outbound_over = True
         self.peer_dead(peer)
         for _ in range(self.journal.forget(peer)):
             self._settled(peer, SettleEnd.ABANDONED)
@@ -225,7 +228,10 @@ class ExchangeNode:
             f"{self.id}/{initiation.exchange_id} ends as {how.outcome.value}, applied {how.applied}"
             + (f": {how.cause}" if how.cause else "")
         )
-        if how.outcome is Outcome.BROKEN:
+        over, self._outbound_over = self._outbound_over, False
+        if how.outcome is Outcome.BROKEN and over:
+            self._settled(initiation.peer, SettleEnd.ABANDONED)
+        elif how.outcome is Outcome.BROKEN:
             self.settling.start(
                 Settle(
                     run_id=RunId("simulation"),
