@@ -24,7 +24,11 @@ __all__ = ["FileLedger", "Ledger", "pair_drift", "read_ledgers", "total_drift"]
 Vector = NDArray[np.float64]
 
 LIFE_FILE = "life.json"
-MAX_PEERS = 4096
+PEERS_FILE = "peers.txt"
+"""Names the rows of the file of sums, one a line, behind the number of elements in a row."""
+SUMS_FILE = "sums.f64"
+RECEIVED = "(all)"
+MAX_PEERS = 1024
 """Lives of peers that one life may meet."""
 
 
@@ -40,13 +44,13 @@ class Ledger:
     def begin(self, elements: int) -> None:
         """Forget all: a new plane holds nothing yet."""
         self.taken = {}
-        self.received = self.room("received", elements)
+        self.received = self.room(RECEIVED, elements)
 
     def add(self, peer: NodeId, start: int, delta: NDArray[np.float32]) -> None:
         """Count one delta of a chunk that begins at element `start`."""
         assert self.received is not None, "a delta came before there was a plane"
         if peer not in self.taken:
-            assert len(self.taken) < MAX_PEERS
+            assert len(self.taken) < MAX_PEERS, "one life meets too many others: raise MAX_PEERS"
             self.taken[peer] = self.room(f"{peer.name}@{peer.boot}", len(self.received))
         self.taken[peer][start : start + len(delta)] += delta
         self.received[start : start + len(delta)] += delta
@@ -62,27 +66,36 @@ class Ledger:
 
 
 class FileLedger(Ledger):
-    """The sums of one life, in files of a folder."""
+    """The sums of one life, in one file of a folder: a sparse one, with its room made before any disk can be full."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.folder = folder
+        self._folder = folder
+        self._sums: Vector
+        self._used = 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def name(self, identity: NodeId) -> None:
         """Note whose life it is."""
         text = json.dumps({"name": identity.name, "boot": identity.boot, "pid": os.getpid()})
-        partial = self.folder / f"{LIFE_FILE}.partial"
+        partial = self._folder / f"{LIFE_FILE}.partial"
         partial.write_text(text)
-        partial.rename(self.folder / LIFE_FILE)
+        partial.rename(self._folder / LIFE_FILE)
 
     def begin(self, elements: int) -> None:
-        for stale in self.folder.glob("*.f64"):
-            stale.unlink()
+        self._used = 0
+        (self._folder / PEERS_FILE).unlink(missing_ok=True)
+        path = self._folder / SUMS_FILE
+        path.unlink(missing_ok=True)
+        self._sums = np.memmap(path, np.float64, "w+", shape=(MAX_PEERS + 1, elements))
         super().begin(elements)
 
     def room(self, name: str, elements: int) -> Vector:
-        return np.memmap(self.folder / f"{name}.f64", np.float64, "w+", shape=(elements,))
+        with (self._folder / PEERS_FILE).open("a") as file:
+            file.write(f"{elements} {name}\n")
+        self._used += 1
+        row: Vector = self._sums[self._used - 1]
+        return row
 
 
 def identity_in(folder: Path) -> NodeId | None:
@@ -99,16 +112,22 @@ def read_ledgers(folders: list[Path]) -> dict[NodeId, Ledger]:
     found: dict[NodeId, Ledger] = {}
     for folder in folders:
         identity = identity_in(folder)
-        if identity is None:
-            continue
-        ledger = found[identity] = Ledger()
-        for path in sorted(folder.glob("*@*.f64")):
-            name, _, boot = path.stem.rpartition("@")
-            ledger.taken[NodeId(name, int(boot))] = np.fromfile(path, np.float64)
-        received = folder / "received.f64"
-        if received.exists():
-            ledger.received = np.fromfile(received, np.float64)
+        if identity is not None and (folder / PEERS_FILE).exists() and (folder / SUMS_FILE).exists():
+            found[identity] = _read(folder)
     return found
+
+
+def _read(folder: Path) -> Ledger:
+    ledger = Ledger()
+    for row, line in enumerate((folder / PEERS_FILE).read_text().splitlines()):
+        elements, _, name = line.partition(" ")
+        sums = np.fromfile(folder / SUMS_FILE, np.float64, int(elements), offset=8 * row * int(elements))
+        if name == RECEIVED:
+            ledger.received = sums
+        else:
+            peer, _, boot = name.rpartition("@")
+            ledger.taken[NodeId(peer, int(boot))] = sums
+    return ledger
 
 
 def pair_drift(ledgers: Mapping[NodeId, Ledger], norm: float) -> tuple[float, str]:

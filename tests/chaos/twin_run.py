@@ -39,6 +39,7 @@ VIEW_LIMIT_S = 10.0
 SETTLE_LIMIT_S = 20.0
 FINISH_LIMIT_S = 120.0
 HUNG_S = 60.0
+MAIN_TASK = "twin run"
 RESET_EVERY_S = 0.3
 BASE = LinkFault(delay_min_s=0.002, delay_max_s=0.02, stream_reset=0.002)
 """Every link delays, and breaks one stream or another in mid-exchange."""
@@ -311,10 +312,10 @@ def run_twins(schedule: Schedule, count: int, seed: int, seconds: float, folder:
     loop = TwinLoop()
     try:
         with recording(made, lambda _: Ledger()):
-            return loop.run_until_complete(main())
+            return loop.run_until_complete(loop.create_task(main(), name=MAIN_TASK))
     finally:
         loop.close()
 
 
 def _of_suite(task: str) -> bool:
-    return task.startswith(("trainer of", "Task-1 ", "fault "))
+    return task.startswith(("trainer of", MAIN_TASK, "fault "))

@@ -79,7 +79,8 @@ class Roster:
         """Take in what someone says of a member, if it supersedes what is known, and pass it on unless told not to.
 
         `old_news` marks a claim out of another node's memory rather than fresh gossip: a death in it may long have been
-        refuted, so it only casts suspicion on a member that lives here.
+        refuted, so it only casts suspicion on a member that lives here. That node has waited for a refutation already,
+        so the suspect has no more than the least time.
         """
         name = claim.id.name
         if name == self._name:
@@ -87,10 +88,12 @@ class Roster:
         known = self.table.get(name)
         if known is claim:
             return []
-        if old_news and known is not None and known.live and claim.state is MemberState.DEAD and known.id == claim.id:
+        remembered = old_news and known is not None and known.live and known.id == claim.id
+        remembered = remembered and claim.state is MemberState.DEAD
+        if remembered:
             claim = replace(claim, state=MemberState.SUSPECT, suspected_by="")
         if known is not None and not supersedes(claim, known):
-            return self._confirm(claim, known, now)
+            return self._confirm(claim, known, now, remembered=remembered)
         if claim.live and not (known is not None and known.live) and self.table.full:
             return []
         if known is None and not claim.live and old_news and tell:
@@ -99,7 +102,7 @@ class Roster:
         self._suspicions.end(name)
         if claim.state is MemberState.SUSPECT:
             dialable = self.table.dialable_count + (not self.own.outbound_only)
-            judges = min(SPONSORS, dialable) if claim.outbound_only else None
+            judges = 1 if remembered else min(SPONSORS, dialable) if claim.outbound_only else None
             due = self._suspicions.begin(claim, self.live_count, now, judges)
             self._schedule.add(due, SuspicionOver(claim.id, claim.incarnation))
         if known is None and not claim.live:
@@ -170,11 +173,16 @@ class Roster:
         others = self.progress.sample(self._config.progress_per_packet, self._rng, without=self.identity.id)
         return (own, *others) if own.steps or own.samples else others
 
-    def _confirm(self, claim: Member, known: Member, now: float) -> list[Effect]:
+    def _confirm(self, claim: Member, known: Member, now: float, *, remembered: bool) -> list[Effect]:
         """Count an accusation of a suspect; when it is not the first one of its author, it is no news."""
         if claim.state is not MemberState.SUSPECT or known.state is not MemberState.SUSPECT:
             return []
         if (claim.id, claim.incarnation) != (known.id, known.incarnation):
+            return []
+        if remembered:
+            due = self._suspicions.hasten(claim.name, now)
+            if due is not None:
+                self._schedule.add(due, SuspicionOver(claim.id, claim.incarnation))
             return []
         due = self._suspicions.confirm(claim, now)
         if due is not None:

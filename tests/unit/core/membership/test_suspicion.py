@@ -70,3 +70,11 @@ def test_time_in_which_this_node_stood_still_is_given_to_the_suspect() -> None:
     suspicions.begin(suspect("a"), 10, 100.0)
     suspicions.postpone(50.0)
     assert suspicions.confirm(suspect("b"), 151.0) == pytest.approx(164.0)
+
+
+def test_a_suspicion_that_a_remembered_death_hastens_has_the_least_time_from_its_beginning() -> None:
+    suspicions = Suspicions(CONFIG)
+    suspicions.begin(suspect("a"), 10, 100.0)
+    assert suspicions.hasten("s", 101.0) == 104.0
+    assert suspicions.hasten("s", 102.0) is None
+    assert suspicions.hasten("stranger", 102.0) is None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from adpsgd_node.core.membership import Identity, JoinResponse, Member, MemberSt
 from adpsgd_node.core.membership.config import MembershipConfig
 from adpsgd_node.core.membership.effect import AskToJoin
 from adpsgd_node.core.membership.event import JoinAnswered, PacketReceived
+from adpsgd_node.core.membership.suspicion import least_suspicion_s
 from adpsgd_node.core.membership.sync import MAX_TRIES, sync_interval_s
 from adpsgd_node.ids import Address, NodeId, RunId
 
@@ -48,3 +50,27 @@ def test_others_are_asked_when_nobody_answers_but_only_so_many() -> None:
 @pytest.mark.parametrize(("members", "times"), [(1, 1), (32, 1), (33, 2), (64, 2), (65, 3), (1000, 6), (4096, 8)])
 def test_interval_grows_by_one_with_each_doubling_beyond_32_members(members: int, times: int) -> None:
     assert sync_interval_s(MembershipConfig(sync_interval_s=30.0), members) == times * 30.0
+
+
+@pytest.mark.parametrize("suspected", [False, True])
+def test_a_death_that_another_node_remembers_leaves_the_least_time_to_refute(suspected: bool) -> None:
+    # Probes are rare here, so that only what is told counts; and no look at the clock is late.
+    config = MembershipConfig(probe_interval_s=1000.0, suspicion_multiplier=0.001, pause_tolerance_s=100.0)
+    machine = Swim(Identity(id=NodeId("a", 1), address=Address("a:1"), run_id=RunId("run")), config, random.Random(1))
+    machine.start(0.0)
+    suspect = replace(member("z"), state=MemberState.SUSPECT, suspected_by="c")
+    updates = tuple(map(member, "cdefghi")) + ((suspect,) if suspected else (member("z"),))
+    machine.handle(PacketReceived(Packet(protocol=1, run_id=RunId("run"), source=member("b"), updates=updates)), 0.1)
+    remembered = replace(member("z"), state=MemberState.DEAD)
+    machine.handle(
+        JoinAnswered(Address("b:1"), JoinResponse(refusal=None, source=member("b"), members=(remembered,))), 1.0
+    )
+    least_s = least_suspicion_s(config, len(machine.live()))
+    begun = 0.1 if suspected else 1.0
+
+    def state(now: float) -> MemberState:
+        machine.expire(now)
+        return next(known.state for known in machine.members() if known.name == "z")
+
+    assert state(begun + least_s - 0.1) is MemberState.SUSPECT
+    assert state(begun + least_s + 0.1) is MemberState.DEAD
