@@ -60,9 +60,7 @@ async def test_outbound_only_nodes_train_with_the_rest_and_end_with_the_same_mod
             status = await node.wait_for(lambda s: s.exchanges_initiated > 3, "exchanges that it starts itself")
             assert status.self_member.outbound_only
             assert node.events("joined")[0]["adopted"]
-            await node.wait_for(
-                lambda s: neighbors(s) == {"n0", "n1"}, "just the dialable ones beside it"
-            )
+            await node.wait_for(lambda s: neighbors(s) == {"n0", "n1"}, "just the dialable ones beside it")
         seen = await dialable[1].wait_for(lambda s: s.exchanges_responded > 3, "exchanges that they start")
         assert {entry.member.name for entry in seen.members if entry.member.outbound_only} == {"o2", "o3"}
 
