@@ -33,10 +33,10 @@ def test_every_invariant_holds_after_random_faults(first_seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("first_seed", range(0, 1000, 100))
+@pytest.mark.parametrize("first_seed", [0, 50])  # all thousand: `adpsgd-node simulate faults --seeds 1000`
 def test_every_invariant_holds_after_random_faults_of_sixteen_nodes(first_seed: int) -> None:
     scenario = FaultScenario()
-    for run in Campaign(scenario=scenario, first_seed=first_seed, seeds=100).runs():
+    for run in Campaign(scenario=scenario, first_seed=first_seed, seeds=50).runs():
         assert not run.wrong, complaint(run, scenario)
 
 
