@@ -101,7 +101,7 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**_clean_environment(), **self._environment(name, number)},
+                env={**_clean_environment(), **self._environment(folder)},
                 cwd=folder,
                 start_new_session=True,
             )
@@ -129,8 +129,8 @@ class Cluster:
         }
         return [f"--{key}={value}" for key, value in options.items()] + ["--insecure"] * self.hosts.remote
 
-    def _environment(self, name: str, number: int) -> dict[str, str]:
-        return {"XDG_RUNTIME_DIR": str(self._runtime), OWNER: str(self._mark), LIFE: f"{name}.{number}"}
+    def _environment(self, folder: Path) -> dict[str, str]:
+        return {"XDG_RUNTIME_DIR": str(self._runtime), OWNER: str(self._mark), LIFE: str(folder)}
 
     async def start_all(self, limit_s: float) -> None:
         """Start every node and wait until all of them train."""

@@ -71,7 +71,6 @@ class Conductor:
                 await self.carry_out(fault)
             except ChaosFailure as failure:
                 self._cluster.failed(f"{fault.kind.value}: {failure}")
-            self.counts[fault.kind.value] += 1
             self._say(f"end   {fault}")
 
     async def _bearable(self, fault: Fault) -> None:
@@ -98,6 +97,7 @@ class Conductor:
     async def carry_out(self, fault: Fault) -> None:
         """Begin a fault, let it last, and end it."""
         await self._carriers()[fault.kind](fault)
+        self.counts[fault.kind.value] += 1
         self.last_end_s = time.monotonic()
 
     def _carriers(self) -> dict[FaultKind, Callable[[Fault], Awaitable[None]]]:
@@ -227,10 +227,11 @@ class Conductor:
         self._recover(train(), f"the trainer of {life}")
 
     async def _reset_streams(self, fault: Fault) -> None:
-        life, end_s = self._life(fault), time.monotonic() + fault.seconds
-        while time.monotonic() < end_s and life.alive:
-            if life.identity is not None:
-                life.signal(signal.SIGUSR1)
+        end_s = time.monotonic() + fault.seconds
+        while time.monotonic() < end_s:
+            for life in (self._cluster.current[node] for node in fault.nodes):
+                if life.alive and life.identity is not None:
+                    life.signal(signal.SIGUSR1)
             await asyncio.sleep(RESET_EVERY_S)
 
     async def _full_disk(self, fault: Fault) -> None:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["DOWN", "LEAST_UP", "Fault", "FaultKind", "Schedule", "draw_schedule", "possible_kinds"]
+__all__ = ["DOWN", "LEAST_UP", "Fault", "FaultKind", "Schedule", "draw_schedule", "last_storm", "possible_kinds"]
 
 
 class FaultKind(enum.Enum):
@@ -26,7 +26,7 @@ class FaultKind(enum.Enum):
     TERMINATE = "terminate"
     """SIGTERM: the node ends in good order, with exit code 0, and a new life starts."""
     RESET_STREAMS = "reset_streams"
-    """All exchanges that run are broken, over and over while the fault lasts."""
+    """All exchanges that run are broken in their middle, over and over while the fault lasts."""
     MOVE = "move"
     """SIGKILL, and a new life under the same name at another address."""
     CLOCK_STEP = "clock_step"
@@ -95,6 +95,7 @@ RECOVERY_S = 8.0
 LEAST_ROLLING_S = 150.0
 """Only runs at least this long have a rolling restart, in the middle: on many nodes it takes minutes itself."""
 ROLLING_S_PER_NODE = 8.0
+STORM_S = 5.0
 MAX_DRAWS = 50
 
 
@@ -186,6 +187,11 @@ def draw_schedule(seed: int, count: int, seconds: float, kinds: Sequence[FaultKi
             drawing.drawn.append(fault)
         at_s += drawing.rng.uniform(*PAUSE_S)
     return tuple(sorted(drawing.drawn, key=lambda fault: fault.at_s))
+
+
+def last_storm(count: int) -> Fault:
+    """Return what follows every schedule: exchanges of all nodes break, so each surviving life has some to settle."""
+    return Fault(kind=FaultKind.RESET_STREAMS, at_s=0.0, seconds=STORM_S, nodes=tuple(range(count)))
 
 
 def _rolling(count: int, seconds: float, kinds: Sequence[FaultKind]) -> Fault | None:

@@ -53,7 +53,7 @@ class Launch:
         self._loop = asyncio.get_running_loop()
         if first:
             self._census.install(self._loop)
-        self._on(signal.SIGUSR1, recorder.engine.break_off)
+        self._on(signal.SIGUSR1, recorder.break_off)
         self._on(signal.SIGUSR2, lambda: self.write(False))
 
     def _on(self, number: signal.Signals, action: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +130,17 @@ def _read(folder: Path) -> Ledger:
     return ledger
 
 
-def pair_drift(ledgers: Mapping[NodeId, Ledger], norm: float) -> tuple[float, str]:
-    """Return the largest |taken by i from j + taken by j from i| / norm of any two lives, and which they are."""
+def pair_drift(
+    ledgers: Mapping[NodeId, Ledger], norm: float, open_pairs: Collection[frozenset[NodeId]] = ()
+) -> tuple[float, str]:
+    """Return the largest |taken by i from j + taken by j from i| / norm of any two lives, and which they are.
+
+    open_pairs: those left out, as they had no time to settle what broke between them.
+    """
     widest, where = 0.0, ""
     for one, other in itertools.combinations(sorted(ledgers, key=str), 2):
         mine, theirs = ledgers[one].taken.get(other), ledgers[other].taken.get(one)
-        if mine is None and theirs is None:
+        if (mine is None and theirs is None) or frozenset((one, other)) in open_pairs:
             continue
         apart = (0.0 if mine is None else mine) + (0.0 if theirs is None else theirs)
         drift = _relative(float(np.linalg.norm(apart)), norm)

@@ -21,7 +21,7 @@ from chaos.mark import environment_of, processes
 __all__ = ["LIFE", "Life"]
 
 LIFE = "CHAOS_LIFE"
-"""Environment variable by which the processes of one life are found, whatever became of its daemon."""
+"""Environment variable by which the processes of one life are found, whatever became of its daemon: its folder."""
 
 ASK_LIMIT_S = 3.0
 FROM_SCRATCH = "starts with its own initial parameters"
@@ -96,8 +96,7 @@ class Life:
 
     def processes(self) -> list[int]:
         """Find the living processes of this life, those that its daemon left behind too."""
-        wanted = f"{self.name}.{self.number}"
-        return [pid for pid in processes() if environment_of(pid).get(LIFE) == wanted]
+        return [pid for pid in processes() if environment_of(pid).get(LIFE) == str(self.folder)]
 
     def report(self) -> dict[str, Any]:
         """Read what its recorder wrote last; empty before that."""

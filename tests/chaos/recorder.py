@@ -48,6 +48,12 @@ class Recorder:
         self.settled: Counter[str] = Counter()
         self.defects: list[str] = []
         self._dropped: NDArray[np.float64] | None = None
+        self._break_next = False
+
+    def break_off(self) -> None:
+        """Break the exchanges that run now, and the next one in its middle: few run at any given moment."""
+        self.engine.break_off()
+        self._break_next = True
 
     def use(self, plane: Plane) -> None:
         self.plane = plane
@@ -57,6 +63,9 @@ class Recorder:
 
     def added(self, peer: NodeId | None, chunk: int, delta: Delta) -> None:
         assert self.plane is not None
+        if self._break_next:
+            self._break_next = False
+            asyncio.get_running_loop().call_soon(self.engine.break_off)
         if peer is None:
             self.defects.append(f"chunk {chunk} of the inbox was changed outside of any exchange")
         else:

@@ -10,7 +10,7 @@ from typing import Any
 
 from chaos.cluster import ChaosFailure, Cluster
 from chaos.conductor import Conductor
-from chaos.fault import FaultKind, draw_schedule, possible_kinds
+from chaos.fault import FaultKind, draw_schedule, last_storm, possible_kinds
 from chaos.hosts import make_hosts
 from chaos.mark import Mark
 from chaos.plan import ChaosPlan
@@ -151,6 +151,8 @@ async def _heal(cluster: Cluster, conductor: Conductor, findings: Findings, diar
     else:
         diary.say(f"one view {findings.converge_s:.1f} s after the last fault")
     await conductor.recovered()
+    diary.say("a last storm: exchanges of all nodes are broken")
+    await conductor.carry_out(last_storm(cluster.plan.nodes))
     findings.unsettled_live += await settle(cluster)
     findings.hung |= await hung_tasks([life for life in cluster.current if life.alive])
     findings.consensus = consensus_distance(await ask_all(cluster.current))

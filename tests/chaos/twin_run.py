@@ -19,7 +19,7 @@ from adpsgd_node.net.fault import LinkFault
 from adpsgd_node.net.memory import MemoryNetwork
 from chaos.census import Census
 from chaos.conductor import crossing
-from chaos.fault import DOWN, LEAST_UP, Fault, FaultKind, Schedule
+from chaos.fault import DOWN, LEAST_UP, Fault, FaultKind, Schedule, last_storm
 from chaos.hosts import Link
 from chaos.ledger import Ledger, pair_drift, total_drift
 from chaos.recorder import Recorder, recording
@@ -211,7 +211,8 @@ class TwinRun:
         loop = asyncio.get_running_loop()
         end = loop.time() + fault.seconds
         while loop.time() < end:
-            self._network.break_streams(self._addresses[fault.nodes[0]])
+            for node in fault.nodes:
+                self._network.break_streams(self._addresses[node])
             await asyncio.sleep(RESET_EVERY_S)
 
     async def _lose(self, fault: Fault) -> None:
@@ -251,6 +252,7 @@ class TwinRun:
             lambda: "one view: " + "; ".join(f"{twin.identity} believes {twin.beliefs()}" for twin in self._twins),
         )
         self.result.converge_s = loop.time() - healed
+        await self._reset(last_storm(len(self._twins)))
         await self._until(lambda: not self._unsettled(), SETTLE_LIMIT_S, "settlings between living nodes")
         self.result.problems += [f"still unsettled: {pair}" for pair in self._unsettled()]
         self.result.problems += [f"hung: {task}" for task in self._census.hung(loop, HUNG_S) if not _of_suite(task)]

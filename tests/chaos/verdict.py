@@ -105,7 +105,7 @@ def judge(cluster: Cluster, findings: Findings, counts: Counter[str]) -> dict[st
     result = {
         "mass_drift_relative": drift,
         "ledger_pairs": _pairs(survivors),
-        "mass_drift_with_leavers": _drift_with_leavers(cluster, survivors),
+        "mass_drift_with_leavers": _drift_with_leavers(cluster),
         "views": findings.views,
         "hung_tasks": len(findings.hung),
         "unsettled_with_live_peers": len(findings.unsettled_live),
@@ -182,14 +182,23 @@ def _pairs(survivors: Sequence[Life]) -> int:
     return sum(one in ledgers[other].taken for one, other in itertools.combinations(ledgers, 2))
 
 
-def _drift_with_leavers(cluster: Cluster, survivors: Sequence[Life]) -> float:
+def _drift_with_leavers(cluster: Cluster) -> float:
     """Return the same of all pairs whose lives both ended in order, whenever that was.
 
-    No reason against a run: who leaves while a peer is frozen or cut off has to leave something unsettled.
+    Who leaves while a peer is frozen or cut off has to leave something unsettled: such pairs are left out.
     """
     leavers = [life for life in cluster.all_lives if life.exit_code == 0 and life.report().get("final")]
-    norm = min((life.report()["norm"] for life in survivors if life.report().get("norm")), default=0.0)
-    return pair_drift(read_ledgers([life.folder for life in leavers]), norm)[0]
+    reports = [life.report() for life in leavers]
+    open_pairs = {
+        frozenset((NodeId(report["name"], report["boot"]), NodeId(name, boot)))
+        for report in reports
+        for name, boot in report["unsettled"]
+    }
+    norm = min((report["norm"] for report in reports if report["norm"]), default=0.0)
+    drift, where = pair_drift(read_ledgers([life.folder for life in leavers]), norm, open_pairs)
+    if drift > MAX_DRIFT:
+        cluster.failed(f"{where} parted in order and did not take exact opposites from each other: {drift:.2e}")
+    return drift
 
 
 def _unsettled_at_end(survivors: Sequence[Life], reports: Sequence[dict[str, Any]]) -> tuple[list[str], int]:
