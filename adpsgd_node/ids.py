@@ -10,13 +10,16 @@ import re
 from dataclasses import dataclass
 from typing import NewType
 
-__all__ = ["MAX_NAME_LENGTH", "PROTOCOL_VERSION", "Address", "NodeId", "RunId", "SchemaHash", "valid_name"]
+__all__ = ["MAX_BOOT", "MAX_NAME_LENGTH", "PROTOCOL_VERSION", "Address", "NodeId", "RunId", "SchemaHash", "valid_name"]
 
 PROTOCOL_VERSION = 1
 """Version of the peer protocol; nodes with different versions refuse each other by name."""
 
 MAX_NAME_LENGTH = 63
 """Longest node or run name, in characters (that of a DNS label)."""
+
+MAX_BOOT = (1 << 63) - 1
+"""Largest boot number: what a file or a peer says beyond it is not believed."""
 
 Address = NewType("Address", str)
 """`host:port` of a node's gRPC server; IPv6 hosts in brackets."""

@@ -14,7 +14,7 @@ from typing import Any
 from adpsgd_node.core.adoption import Standing
 from adpsgd_node.core.progress import MAX_PROGRESS_ENTRIES, ProgressEntry
 from adpsgd_node.errors import CheckpointError
-from adpsgd_node.ids import Address, NodeId, RunId, SchemaHash, valid_name
+from adpsgd_node.ids import MAX_BOOT, Address, NodeId, RunId, SchemaHash, valid_name
 from adpsgd_node.wire.limits import MAX_ADDRESS_LENGTH, MAX_COUNT, SCHEMA_BYTES
 
 __all__ = [
@@ -48,7 +48,6 @@ MAX_TEXT_LENGTH = 1024
 """Longest text of one field."""
 DIGEST_LENGTH = 64
 """Of a SHA-256 in hexadecimal."""
-MAX_BOOT = (1 << 63) - 1
 MAX_FILE_BYTES = 1 << 50
 
 

@@ -19,6 +19,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from adpsgd_node.checkpoint.disk import sync_folder
 from adpsgd_node.errors import TrainerError
 
 __all__ = [
@@ -110,7 +111,7 @@ def write_model(path: Path, tensors: Sequence[StoredTensor], metadata: Mapping[s
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -172,12 +173,3 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     except ValueError as error:
         raise TrainerError(f"{path} is no safetensors file: write it with finish(), or fetch it again") from error
     return header, _LENGTH.size + length
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 from adpsgd_node.checkpoint.store import Checkpoint
 from adpsgd_node.core.adoption import Adopt, Asker, Found, Wait, decide
-from adpsgd_node.core.membership.member import Member
+from adpsgd_node.core.membership.member import HOLDING, Member
 from adpsgd_node.core.progress import Progress
 from adpsgd_node.daemon.enquiry import Enquiry
 from adpsgd_node.daemon.fetch import Fetcher
-from adpsgd_node.daemon.gossip import HOLDING
 from adpsgd_node.daemon.restore import Restorer
 from adpsgd_node.errors import TransportError, WireError
 from adpsgd_node.ids import Address, NodeId

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 import sys
@@ -327,8 +328,7 @@ class App:
             self._node.gossip.close()
             if not await self._node.engine.drain(0.0 if drained else SETTLE_TIMEOUT_S):
                 self._log.warning("left exchanges unsettled", unsettled=self._node.engine.unsettled)
-            self._node.leave()
-            await self._node.membership.flush(grace_s)
+            await self._node.leave(grace_s, self._stop.left_s() if drained else math.inf)
             self._node.membership.close()
         await self._tasks.cancel()
         if hasattr(self, "_node"):

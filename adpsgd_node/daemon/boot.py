@@ -7,13 +7,11 @@ import os
 import time
 from pathlib import Path
 
-from adpsgd_node.ids import NodeId
+from adpsgd_node.ids import MAX_BOOT, NodeId
 from adpsgd_node.telemetry.log import EventLog
 
-__all__ = ["MAX_BOOT", "BootFile"]
+__all__ = ["BootFile"]
 
-MAX_BOOT = (1 << 63) - 1
-"""Largest boot number taken; what a file or a peer says beyond it is not believed."""
 MAX_OUTBID = 3
 """Times one process takes a larger number because peers remember one; more would be somebody's game."""
 MAX_FILE_BYTES = 64

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from adpsgd_node.core.membership.member import Phase
+from adpsgd_node.core.membership.member import HOLDING, Phase
 from adpsgd_node.core.membership.swim import Swim
-from adpsgd_node.daemon.gossip import HOLDING, Gossip
+from adpsgd_node.daemon.gossip import Gossip
 from adpsgd_node.daemon.settings import TargetConfig
 from adpsgd_node.daemon.trainer_link import TrainerLink
 from adpsgd_node.daemon.watch import Watch

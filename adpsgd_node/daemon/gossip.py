@@ -21,7 +21,7 @@ from adpsgd_node.core.algorithms.ad_psgd import (
 )
 from adpsgd_node.core.exchange.frame import CodecName
 from adpsgd_node.core.exchange.outcome import Outcome
-from adpsgd_node.core.membership.member import Member, Phase
+from adpsgd_node.core.membership.member import HOLDING, SETTLED_PHASES, Member
 from adpsgd_node.core.topology import Reach, Topology, reach
 from adpsgd_node.daemon.driver import Driver
 from adpsgd_node.daemon.exchange_io import ExchangeEngine
@@ -32,13 +32,7 @@ from adpsgd_node.ids import NodeId
 from adpsgd_node.setting import choice
 from adpsgd_node.telemetry.log import EventLog
 
-__all__ = ["HOLDING", "SETTLED_PHASES", "Gossip"]
-
-HOLDING = frozenset({Phase.TRAINING, Phase.SETTLING, Phase.AGREED, Phase.FINISHED})
-"""Phases in which a node holds the run's model and exchanges it: the topology is laid over these members."""
-
-SETTLED_PHASES = frozenset({Phase.SETTLING, Phase.AGREED, Phase.FINISHED})
-"""Phases in which a node does not step any more."""
+__all__ = ["Gossip"]
 
 NOWHERE = Reach((), 0, ())
 """Around a node that does not hold the model."""

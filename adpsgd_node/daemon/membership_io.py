@@ -20,7 +20,7 @@ from adpsgd_node.core.membership.effect import (
     SendPacket,
     Waiting,
 )
-from adpsgd_node.core.membership.event import Event, JoinAnswered, JoinFailed, PacketReceived, SeedsResolved
+from adpsgd_node.core.membership.event import Event, JoinAnswered, JoinFailed, Leave, PacketReceived, SeedsResolved
 from adpsgd_node.core.membership.member import Member, MemberState
 from adpsgd_node.core.membership.packet import Refusal, RefusalReason
 from adpsgd_node.core.membership.swim import Swim
@@ -97,7 +97,7 @@ class MembershipIo:
         self._join_timeout_s = join_timeout_s
         self._driver: Driver[Event, Effect] = Driver(swim, self._execute)
         self._sending = 0
-        self._sent = Watch()
+        self._told = Watch()
         self._checking: set[NodeId] = set()
         self._log = EventLog("membership")
         self._once = OncePer(LOG_AGAIN_S)
@@ -126,7 +126,14 @@ class MembershipIo:
 
     async def flush(self, timeout_s: float) -> bool:
         """Wait until the packets under way have been sent, such as the last ones; False when time ran out."""
-        return await self._sent.until(lambda: self._sending == 0, timeout_s)
+        return await self._told.until(lambda: self._sending == 0, timeout_s)
+
+    async def part(self, grace_s: float, limit_s: float) -> None:
+        """Tell the members that this node leaves; those that nobody can dial hear it when they call next."""
+        self.post(Leave())
+        await self.flush(grace_s)
+        if not await self._told.until(lambda: not self.swim.untold, min(limit_s, self.swim.farewell_s)):
+            self._log.info("left without a call from some members that nobody can dial", members=self.swim.untold)
 
     def peers(self) -> list[Member]:
         """Return the live members but this node."""
@@ -141,8 +148,10 @@ class MembershipIo:
         """Take one packet from a peer; a caller that nobody can dial is answered with what waits for it."""
         packet = decode_packet(data)
         self._driver.post(PacketReceived(packet))
+        waiting = self.swim.collect(packet.source.id) if packet.source.outbound_only else ()
+        self._told.notify()
         self._hooks.progressed()
-        return encode_deliver_response(self.swim.collect(packet.source.id) if packet.source.outbound_only else ())
+        return encode_deliver_response(waiting)
 
     async def join(self, data: bytes) -> bytes:
         """Answer a node that wants to join, from what is known here."""
@@ -238,7 +247,7 @@ class MembershipIo:
             return
         finally:
             self._sending -= 1
-            self._sent.notify()
+            self._told.notify()
         for packet in waiting:
             self._driver.post(PacketReceived(packet))
         if waiting:

@@ -15,8 +15,8 @@ from adpsgd_node.core.algorithms.ad_psgd import Activity
 from adpsgd_node.core.exchange.outcome import SettleEnd
 from adpsgd_node.core.exchange.quarantine import Sentence
 from adpsgd_node.core.membership.config import membership_preset
-from adpsgd_node.core.membership.event import Leave, PhaseChanged
-from adpsgd_node.core.membership.member import Member, Phase
+from adpsgd_node.core.membership.event import PhaseChanged
+from adpsgd_node.core.membership.member import HOLDING, SETTLED_PHASES, Member, Phase
 from adpsgd_node.core.membership.packet import RefusalReason
 from adpsgd_node.core.membership.roster import Identity
 from adpsgd_node.core.membership.swim import Swim
@@ -32,7 +32,7 @@ from adpsgd_node.daemon.exchange_io import ExchangeEngine, Surroundings
 from adpsgd_node.daemon.exchange_report import ExchangeReport
 from adpsgd_node.daemon.fetch import Fetcher
 from adpsgd_node.daemon.finish import MEND, Finish
-from adpsgd_node.daemon.gossip import HOLDING, SETTLED_PHASES, Gossip
+from adpsgd_node.daemon.gossip import Gossip
 from adpsgd_node.daemon.membership_io import MembershipHooks, MembershipIo
 from adpsgd_node.daemon.resolve import SeedResolver
 from adpsgd_node.daemon.settings import NodeConfig, TopologyName
@@ -333,10 +333,10 @@ class Node:
             watch=self.watch,
         )
 
-    def leave(self) -> None:
+    async def leave(self, grace_s: float, limit_s: float) -> None:
         """Tell the members that this node ends on purpose."""
         self.gossip.close()
-        self.membership.post(Leave())
+        await self.membership.part(grace_s, limit_s)
 
 
 _FAULTS = {RefusalReason.RUN: PacketFault.RUN, RefusalReason.PROTOCOL: PacketFault.PROTOCOL}

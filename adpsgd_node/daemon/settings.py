@@ -14,6 +14,7 @@ from adpsgd_node.core.exchange.frame import CodecName
 from adpsgd_node.ids import MAX_NAME_LENGTH, Address, valid_name
 from adpsgd_node.seed import MAX_SEEDS, SEED_FORMS, SeedKind, parse_seed
 from adpsgd_node.setting import SettingError, choice
+from adpsgd_node.wire.limits import MAX_WINDOW
 
 __all__ = [
     "AlgorithmName",
@@ -39,7 +40,6 @@ HTTP_PORT_OFFSET = 1000
 MIN_CHUNK_BYTES = 4 << 10
 MAX_CHUNK_BYTES = 16 << 20
 CHUNK_ALIGNMENT_BYTES = 4096
-MAX_WINDOW = 64
 MAX_INBOUND = 2
 """A node in k overlapping exchanges has eigenvalue (1-k)/2; with one outbound and three inbound it would diverge."""
 MAX_EXCHANGES_PER_STEP = 16.0

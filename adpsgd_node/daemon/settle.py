@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from adpsgd_node.core.exchange.frame import Settle
 from adpsgd_node.core.exchange.outcome import SettleEnd
+from adpsgd_node.core.exchange.retry import DEAD_RETRY_S, SETTLE_TIMEOUT_S, SettleRetry
 from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.daemon.watch import Watch
 from adpsgd_node.errors import TransportError, WireError
@@ -20,14 +21,6 @@ from adpsgd_node.telemetry.log import EventLog
 from adpsgd_node.wire.framing import decode_settled, encode_settle
 
 __all__ = ["Settling"]
-
-CALL_TIMEOUT_S = 3.0
-FIRST_RETRY_S = 0.1
-LARGEST_RETRY_S = 5.0
-DEAD_LIMIT_S = 3600.0
-"""A peer that has been dead for so long is not waited for any more: membership forgets it about then."""
-DEAD_RETRY_S = 1.0
-"""How often to look whether a dead peer has come back."""
 
 
 class Settling:
@@ -83,24 +76,23 @@ class Settling:
         )
 
     async def _settle(self, settle: Settle) -> None:
-        peer, pause_s, loop = settle.responder, FIRST_RETRY_S, asyncio.get_running_loop()
-        last_seen = loop.time()
+        peer, loop = settle.responder, asyncio.get_running_loop()
+        retry = SettleRetry(loop.time())
         while peer in self.peers:
             address = self._address_of(peer)
             if address is None:
-                if loop.time() - last_seen > DEAD_LIMIT_S:
+                if retry.hopeless(loop.time()):
                     self.forget(peer)
                 await asyncio.sleep(DEAD_RETRY_S)
                 continue
-            last_seen = loop.time()
+            retry.alive(loop.time())
             try:
                 answer = await self._transport.call(
-                    address, Method.SETTLE, encode_settle(settle), timeout_s=CALL_TIMEOUT_S
+                    address, Method.SETTLE, encode_settle(settle), timeout_s=SETTLE_TIMEOUT_S
                 )
                 outcome = SettleEnd.of(decode_settled(answer).outcome)
             except (TransportError, WireError):
-                await asyncio.sleep(pause_s)
-                pause_s = min(LARGEST_RETRY_S, pause_s * 2)
+                await asyncio.sleep(retry.unanswered())
                 continue
             if peer in self.peers:
                 self.peers.discard(peer)

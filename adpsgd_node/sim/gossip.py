@@ -17,16 +17,14 @@ from adpsgd_node.core.algorithms.ad_psgd import (
     Stepped,
 )
 from adpsgd_node.core.exchange.outcome import Outcome
-from adpsgd_node.core.membership import Phase
+from adpsgd_node.core.membership.member import HOLDING
 from adpsgd_node.core.topology import topology_named
 from adpsgd_node.ids import NodeId
 
 if TYPE_CHECKING:
     from adpsgd_node.sim.node import ExchangeNode
 
-__all__ = ["HOLDING", "Gossip"]
-
-HOLDING = frozenset({Phase.TRAINING, Phase.SETTLING, Phase.AGREED, Phase.FINISHED})
+__all__ = ["Gossip"]
 
 
 class Gossip:

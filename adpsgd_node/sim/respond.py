@@ -22,14 +22,12 @@ from adpsgd_node.core.exchange.responder import (
 )
 from adpsgd_node.sim.replica import decoded, encoded
 from adpsgd_node.sim.stream import StreamEnd, StreamEvent
+from adpsgd_node.wire.limits import MAX_WINDOW
 
 if TYPE_CHECKING:
     from adpsgd_node.sim.node import ExchangeNode
 
-__all__ = ["MAX_WINDOW", "Response", "Undo"]
-
-MAX_WINDOW = 64
-"""Most chunks an initiator may leave unacknowledged, as on the wire."""
+__all__ = ["Response", "Undo"]
 
 
 @dataclass(frozen=True, slots=True)

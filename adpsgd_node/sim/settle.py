@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adpsgd_node.core.exchange.frame import Settle, Settled
 from adpsgd_node.core.exchange.outcome import SettleEnd
+from adpsgd_node.core.exchange.retry import DEAD_RETRY_S, SETTLE_TIMEOUT_S, SettleRetry
 from adpsgd_node.ids import Address, NodeId
 
 if TYPE_CHECKING:
     from adpsgd_node.sim.node import ExchangeNode
 
 __all__ = ["Settling"]
-
-CALL_TIMEOUT_S = 3.0
-FIRST_RETRY_S = 0.1
-LARGEST_RETRY_S = 5.0
-DEAD_LIMIT_S = 3600.0
-DEAD_RETRY_S = 1.0
-
-
-@dataclass(slots=True)
-class _Attempt:
-    settle: Settle
-    pause_s: float
-    last_seen: float
 
 
 class Settling:
@@ -48,32 +35,31 @@ class Settling:
         """Begin to settle one exchange."""
         assert settle.responder not in self.peers, f"two unsettled exchanges with {settle.responder}"
         self.peers.add(settle.responder)
-        self._node.process.after(0.0, self._try, _Attempt(settle, FIRST_RETRY_S, self._node.now))
+        self._node.process.after(0.0, self._try, settle, SettleRetry(self._node.now))
 
     def forget(self, peer: NodeId) -> None:
         """Stop settling with a peer whose memory is gone."""
         self._end(peer, SettleEnd.ABANDONED)
 
-    def _try(self, attempt: _Attempt) -> None:
-        peer = attempt.settle.responder
+    def _try(self, settle: Settle, retry: SettleRetry) -> None:
+        peer = settle.responder
         if peer not in self.peers:
             return
         address = self._address_of(peer)
         if address is None:
-            if self._node.now - attempt.last_seen > DEAD_LIMIT_S:
+            if retry.hopeless(self._node.now):
                 self.forget(peer)
-            self._node.process.after(DEAD_RETRY_S, self._try, attempt)
+            self._node.process.after(DEAD_RETRY_S, self._try, settle, retry)
             return
-        attempt.last_seen = self._node.now
+        retry.alive(self._node.now)
 
         def answered(answer: Settled | None) -> None:
             if answer is not None:
                 self._end(peer, SettleEnd.of(answer.outcome))
                 return
-            self._node.process.after(attempt.pause_s, self._try, attempt)
-            attempt.pause_s = min(LARGEST_RETRY_S, 2 * attempt.pause_s)
+            self._node.process.after(retry.unanswered(), self._try, settle, retry)
 
-        self._node.transport.call(self._node.process, address, attempt.settle, CALL_TIMEOUT_S, answered)
+        self._node.transport.call(self._node.process, address, settle, SETTLE_TIMEOUT_S, answered)
 
     def _end(self, peer: NodeId, end: SettleEnd) -> None:
         if peer in self.peers:

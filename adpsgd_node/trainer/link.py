@@ -184,7 +184,7 @@ class Link:
     def _lost(self) -> DaemonLostError:
         return DaemonLostError(
             f"this node's daemon is gone{self._diagnosis()}: its log says why; start the node again with "
-            "`adpsgd-node up`, it takes the parameters from its peers"
+            "`adpsgd-node up`, it takes the parameters from its peers or its checkpoint"
         )
 
     def _diagnosis(self) -> str:

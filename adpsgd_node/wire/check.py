@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from adpsgd_node.core.progress import ProgressEntry
 from adpsgd_node.errors import OversizeError, WireError
-from adpsgd_node.ids import NodeId, RunId, SchemaHash, valid_name
+from adpsgd_node.ids import MAX_BOOT, NodeId, RunId, SchemaHash, valid_name
 from adpsgd_node.wire import limits
 from adpsgd_node.wire.v1 import membership_pb2
 
@@ -31,7 +31,7 @@ Choice = TypeVar("Choice", bound=enum.IntEnum)
 def node_id(name: str, boot: int, field: str) -> NodeId:
     if not valid_name(name):
         raise WireError(f"{field}: {name[:_SHOWN_CHARACTERS]!r} is no valid node name")
-    return NodeId(name, boot)
+    return NodeId(name, at_most(boot, MAX_BOOT, f"boot of {field}"))
 
 
 def run_id(text: str) -> RunId:

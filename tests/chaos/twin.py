@@ -242,8 +242,7 @@ class Twin:
         await drain.run()
         node.gossip.close()
         await node.engine.drain(0.0)
-        node.leave()
-        await node.membership.flush(1.0)
+        await node.leave(1.0, stop.left_s())
         self.alive = False
         await self._stop_tasks()
         await self._world.network.node(self.address).close(grace_s=1.0)  # type: ignore[union-attr]

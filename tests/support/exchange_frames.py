@@ -22,7 +22,7 @@ from adpsgd_node.core.exchange.frame import (
     SettleOutcome,
 )
 from adpsgd_node.core.progress import ProgressEntry
-from adpsgd_node.ids import MAX_NAME_LENGTH, NodeId, RunId, SchemaHash
+from adpsgd_node.ids import MAX_BOOT, MAX_NAME_LENGTH, NodeId, RunId, SchemaHash
 from adpsgd_node.wire import limits
 
 __all__ = ["chunks", "frames", "settleds", "settles"]
@@ -33,7 +33,7 @@ words = st.integers(0, 2**32 - 1)
 chunk_counts = st.integers(0, limits.MAX_CHUNK_COUNT)
 chunk_indices = st.integers(0, limits.MAX_CHUNK_COUNT - 1)
 names = st.text(string.ascii_letters + string.digits, min_size=1, max_size=MAX_NAME_LENGTH)
-nodes = st.builds(NodeId, names, counts)
+nodes = st.builds(NodeId, names, st.integers(0, MAX_BOOT))
 progress = st.lists(st.builds(ProgressEntry, nodes, totals, totals), max_size=limits.MAX_PROGRESS_ENTRIES).map(tuple)
 
 scales = st.one_of(st.just(1.0), st.floats(0.0, 1.0, exclude_min=True, width=32))

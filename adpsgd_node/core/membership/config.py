@@ -9,16 +9,12 @@ from adpsgd_node.errors import ConfigError
 __all__ = [
     "MAX_MEMBERS",
     "MAX_PROGRESS_PER_PACKET",
-    "MAX_SEEDS",
     "MAX_TOMBSTONES",
     "MAX_UPDATES_PER_PACKET",
     "PRESETS",
     "MembershipConfig",
     "membership_preset",
 ]
-
-MAX_SEEDS = 64
-"""Most seed addresses one node asks."""
 
 MAX_MEMBERS = 4096
 """Highest setting of `max_members`: a join's answer lists them all in one message."""

@@ -11,11 +11,12 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from adpsgd_node.core.membership.config import MAX_SEEDS, MembershipConfig
+from adpsgd_node.core.membership.config import MembershipConfig
 from adpsgd_node.core.membership.effect import AskToJoin, Effect, Joined, ResolveSeeds, Waiting
 from adpsgd_node.core.membership.schedule import JoinDue, Schedule
 from adpsgd_node.errors import ConfigError
 from adpsgd_node.ids import Address
+from adpsgd_node.seed import MAX_SEEDS
 
 __all__ = ["Joining"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from adpsgd_node.ids import Address, NodeId
 
-__all__ = ["Member", "MemberState", "Phase", "supersedes"]
+__all__ = ["HOLDING", "SETTLED_PHASES", "Member", "MemberState", "Phase", "supersedes"]
 
 
 class MemberState(enum.IntEnum):
@@ -31,6 +31,13 @@ class Phase(enum.IntEnum):
     FINISHED = 7
     POISONED = 8
     DRAINING = 9
+
+
+HOLDING = frozenset({Phase.TRAINING, Phase.SETTLING, Phase.AGREED, Phase.FINISHED})
+"""Phases in which a node holds the run's model and exchanges it: the topology is laid over these members."""
+
+SETTLED_PHASES = frozenset({Phase.SETTLING, Phase.AGREED, Phase.FINISHED})
+"""Phases in which a node does not step any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from adpsgd_node.core.membership.member import Member, MemberState
 from adpsgd_node.core.membership.roster import SPONSORS, Roster
 from adpsgd_node.ids import NodeId
 
-__all__ = ["SILENT_TURNS", "Sponsor", "silence_s", "sponsors_of"]
+__all__ = ["SILENT_TURNS", "Sponsor", "silence_s", "sponsors_of", "turn_s"]
 
 SILENT_TURNS = 3
 """Calls in a row that a sponsor must miss before it suspects: at 5 % loss, one in 8,000 goes that far by chance."""
@@ -35,10 +35,14 @@ def sponsors_of(name: str, candidates: Iterable[str]) -> list[str]:
     return heapq.nlargest(SPONSORS, candidates, key=lambda candidate: _rank(name, candidate))
 
 
+def turn_s(config: MembershipConfig) -> float:
+    """Return the time in which an outbound-only member calls each of its sponsors once."""
+    return SPONSORS * config.probe_interval_s
+
+
 def silence_s(config: MembershipConfig) -> float:
     """Return how long an outbound-only member may not be heard by one of its sponsors."""
-    turn_s = SPONSORS * config.probe_interval_s
-    return SILENT_TURNS * turn_s + config.ack_timeout_s + config.indirect_timeout_s
+    return SILENT_TURNS * turn_s(config) + config.ack_timeout_s + config.indirect_timeout_s
 
 
 @dataclass(slots=True)
@@ -92,6 +96,13 @@ class Sponsor:
         if self._own[0] != table.lineup:
             self._own = (table.lineup, tuple(sponsors_of(self._roster.own.name, table.dialable_names())))
         return self._own[1]
+
+    def callers(self) -> list[Member]:
+        """Return those that this node is a sponsor of: they call in turn."""
+        if self._roster.own.outbound_only:
+            return []  # nobody calls it
+        wards = self._names_of_wards()
+        return [member for member in self._roster.table.outbound_only() if member.name in wards]
 
     def _judge(self, member: Member, now: float) -> list[Effect]:
         watched = self._watched.get(member.name)

@@ -20,7 +20,6 @@ from adpsgd_node.core.membership.effect import (
     NameInUse,
     Refuted,
     Rejected,
-    SendPacket,
 )
 from adpsgd_node.core.membership.event import (
     Advanced,
@@ -64,7 +63,7 @@ from adpsgd_node.core.membership.schedule import (
     SyncDue,
     Timer,
 )
-from adpsgd_node.core.membership.sponsor import Sponsor
+from adpsgd_node.core.membership.sponsor import Sponsor, turn_s
 from adpsgd_node.core.membership.sync import Syncing
 from adpsgd_node.core.progress import Progress, ProgressEntry
 from adpsgd_node.ids import Address, NodeId
@@ -107,6 +106,7 @@ class Swim:
         self._joining = Joining(own, seeds, self._schedule, config, rng, resolving=resolving)
         self._reunite_after = 0.0
         self._mailboxes = Mailboxes()
+        self._untold: set[NodeId] = set()
         self._caller: Member | None = None
         """Who sent the packet that is being handled."""
 
@@ -210,7 +210,18 @@ class Swim:
 
     def collect(self, caller: NodeId) -> tuple[Packet, ...]:
         """Hand out what waits for an outbound-only member that is calling, its answer included."""
+        self._untold.discard(caller)
         return self._mailboxes.take(caller)
+
+    @property
+    def untold(self) -> int:
+        """How many outbound-only members have yet to call, and to take the news that this node has left."""
+        return len(self._untold)
+
+    @property
+    def farewell_s(self) -> float:
+        """How long it takes until each has called that does."""
+        return turn_s(self._config) + self._config.ack_timeout_s
 
     def _expire_one(self, timer: Timer, now: float) -> list[Effect]:
         match timer:
@@ -339,32 +350,17 @@ class Swim:
         return self._posted([*effects, *self._joining.review(alone, now)])
 
     def _posted(self, effects: list[Effect]) -> tuple[Effect, ...]:
-        """Put what is meant for members that nobody can dial where they find it."""
         caller, self._caller = self._caller, None
-        if not self._roster.table.outbound_only() and not (caller is not None and caller.outbound_only):
-            return tuple(effects)
-        outward: list[Effect] = []
-        for effect in effects:
-            if isinstance(effect, SendPacket) and self._waits_for(effect.to, caller):
-                self._mailboxes.put(effect.to, effect.packet)
-            else:
-                outward.append(effect)
-            if isinstance(effect, MemberChanged) and not effect.member.live:
-                self._mailboxes.drop(effect.member.id)
-        return tuple(outward)
-
-    def _waits_for(self, to: NodeId, caller: Member | None) -> bool:
-        if caller is not None and caller.id == to:
-            return caller.outbound_only
-        known = self._roster.table.get(to.name)
-        return known is not None and known.outbound_only
+        return tuple(self._mailboxes.sort(effects, caller, self._roster.table))
 
     def _leave(self) -> tuple[Effect, ...]:
         self._schedule.clear()
         peers = [member for member in self._roster.table.live() if not member.outbound_only]
+        callers = self._sponsor.callers()
         self._roster.leave()
         told = self._rng.sample(peers, min(self._config.leave_announcements, len(peers)))
-        return tuple(self._roster.compose(peer.id, peer.address, None) for peer in told)
+        self._untold = {caller.id for caller in callers}
+        return self._posted([self._roster.compose(member.id, member.address, None) for member in (*told, *callers)])
 
     def _handle_after_leaving(self, event: Event) -> tuple[Effect, ...]:
         """Answer pings until the process ends: the ack's source says that this node has left."""

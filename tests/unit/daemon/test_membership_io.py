@@ -117,6 +117,31 @@ async def test_node_that_nobody_can_dial_takes_part_by_its_own_calls_alone() -> 
         await station.stop()
 
 
+async def test_leaving_ends_when_one_that_nobody_can_dial_has_called_and_heard_it() -> None:
+    network = MemoryNetwork()
+    a, hidden = Station(network, "a"), Station(network, "hidden", "a:1", outbound_only=True)
+    await a.start()
+    hidden.io.start()
+    for station in (a, hidden):
+        await station.sees("a", "hidden")
+    await a.io.part(PATIENCE_S, PATIENCE_S)
+    assert a.io.swim.untold == 0
+    await hidden.sees("hidden")
+    [gone] = [member for member in hidden.io.swim.members() if member.name == "a"]
+    assert gone.state is MemberState.LEFT
+    for station in (a, hidden):
+        await station.stop()
+
+
+async def test_leaving_does_not_wait_for_ever_for_one_that_does_not_call() -> None:
+    a = Station(MemoryNetwork(), "a")
+    await a.start()
+    await a.io.deliver(packet("hidden", outbound_only=True))
+    await a.io.part(PATIENCE_S, 0.05)
+    assert a.io.swim.untold == 1
+    await a.stop()
+
+
 async def test_seeds_that_are_names_are_looked_up_until_one_leads_to_the_run() -> None:
     network = MemoryNetwork()
     answers: list[list[Address]] = [[], [], [Address("a:1")]]

@@ -24,7 +24,7 @@ from adpsgd_node.core.membership.packet import (
 )
 from adpsgd_node.core.progress import MAX_PROGRESS_ENTRIES, ProgressEntry
 from adpsgd_node.errors import WireError
-from adpsgd_node.ids import Address, NodeId, RunId
+from adpsgd_node.ids import MAX_BOOT, Address, NodeId, RunId
 from adpsgd_node.wire import limits
 from adpsgd_node.wire.membership import (
     decode_deliver_response,
@@ -40,9 +40,8 @@ from adpsgd_node.wire.v1 import membership_pb2 as pb
 
 LONGEST_NAME = "n" * 63
 LONGEST_ADDRESS = Address("h" * (limits.MAX_ADDRESS_LENGTH - 6) + ":65535")
-MOST = 2**64 - 1
 
-node = st.builds(NodeId, st.sampled_from(["a", "node-1.x_y", LONGEST_NAME]), st.integers(0, MOST))
+node = st.builds(NodeId, st.sampled_from(["a", "node-1.x_y", LONGEST_NAME]), st.integers(0, MAX_BOOT))
 address = st.sampled_from([Address("a:1"), Address("[::1]:7000"), LONGEST_ADDRESS])
 member = st.builds(
     Member,
@@ -56,7 +55,7 @@ member = st.builds(
 )
 count = st.integers(0, limits.MAX_COUNT)
 progress = st.lists(st.builds(ProgressEntry, node, count, count), max_size=5).map(tuple)
-sequence = st.integers(0, MOST)
+sequence = st.integers(0, MAX_BOOT)
 body = st.one_of(
     st.none(),
     st.builds(Ping, sequence, node),
@@ -95,7 +94,7 @@ def test_garbage_is_a_wire_error_or_a_valid_message(data: bytes) -> None:
 
 
 LARGEST = Member(
-    NodeId(LONGEST_NAME, MOST),
+    NodeId(LONGEST_NAME, MAX_BOOT),
     LONGEST_ADDRESS,
     limits.MAX_INCARNATION,
     MemberState.SUSPECT,
@@ -103,7 +102,7 @@ LARGEST = Member(
     outbound_only=True,
     suspected_by=LONGEST_NAME,
 )
-LARGEST_ENTRY = ProgressEntry(NodeId(LONGEST_NAME, MOST), limits.MAX_COUNT, limits.MAX_COUNT)
+LARGEST_ENTRY = ProgressEntry(NodeId(LONGEST_NAME, MAX_BOOT), limits.MAX_COUNT, limits.MAX_COUNT)
 
 
 def test_largest_packet_a_node_may_send_fits_the_byte_limit() -> None:
@@ -113,7 +112,7 @@ def test_largest_packet_a_node_may_send_fits_the_byte_limit() -> None:
         source=LARGEST,
         updates=(LARGEST,) * MAX_UPDATES_PER_PACKET,
         progress=(LARGEST_ENTRY,) * (MAX_PROGRESS_PER_PACKET + 1),
-        body=PingRequest(MOST, LARGEST.id, LARGEST.address),
+        body=PingRequest(2**64 - 1, LARGEST.id, LARGEST.address),
     )
     assert decode_packet(encode_packet(sent)) == sent
 
@@ -158,6 +157,8 @@ def test_packet_of_the_bad_examples_is_otherwise_good() -> None:
         (lambda p: setattr(p, "run_id", ""), "run_id"),
         (lambda p: setattr(p.source, "name", "no spaces please"), r"source\.name"),
         (lambda p: setattr(p.source, "name", "n" * 64), r"source\.name"),
+        (lambda p: setattr(p.source, "boot", MAX_BOOT + 1), r"boot of source"),
+        (lambda p: p.progress.add(name="a", boot=MAX_BOOT + 1), r"boot of progress"),
         (lambda p: setattr(p.source, "address", "nowhere"), "no host:port"),
         (lambda p: setattr(p.source, "address", "a:0"), "no host:port"),
         (lambda p: setattr(p.source, "address", "a:65536"), "no host:port"),

@@ -6,12 +6,13 @@ import random
 
 import pytest
 
-from adpsgd_node.core.membership.config import MAX_SEEDS, MembershipConfig
+from adpsgd_node.core.membership.config import MembershipConfig
 from adpsgd_node.core.membership.effect import AskToJoin, Joined, ResolveSeeds, Waiting
 from adpsgd_node.core.membership.join import Joining
 from adpsgd_node.core.membership.schedule import JoinDue, Schedule
 from adpsgd_node.errors import ConfigError
 from adpsgd_node.ids import Address
+from adpsgd_node.seed import MAX_SEEDS
 
 OWN = Address("own:1")
 A, B, C = Address("a:1"), Address("b:1"), Address("c:1")

@@ -95,6 +95,32 @@ def test_answer_to_its_ping_is_handed_out_with_the_call_that_brought_it() -> Non
     assert swim.collect(HIDDEN.id) == ()
 
 
+def test_one_that_leaves_is_told_to_those_that_call_it_before_it_may_end() -> None:
+    swim = machine()
+    for other in (HIDDEN, member("b")):
+        swim.handle(packet(other), 0.0)
+    swim.handle(packet(member("other", outbound_only=True)), 0.0)
+    swim.handle(Leave(), 1.0)
+    assert swim.untold == 2
+    swim.handle(packet(HIDDEN, body=Ping(7, NodeId("a", 1))), 1.5)
+    for letter in swim.collect(HIDDEN.id):
+        assert letter.source.state is MemberState.LEFT
+    assert swim.untold == 1
+    swim.collect(NodeId("nobody", 1))
+    assert swim.untold == 1
+
+
+def test_one_that_many_others_sponsor_is_not_waited_for() -> None:
+    swim = machine()
+    names = [f"b{number}" for number in range(50)]
+    for name in names:
+        swim.handle(packet(member(name)), 0.0)
+    hidden = next(name for name in map(str, range(100)) if "a" not in sponsors_of(name, [*names, "a"]))
+    swim.handle(packet(member(hidden, outbound_only=True)), 0.0)
+    swim.handle(Leave(), 1.0)
+    assert swim.untold == 0
+
+
 def test_one_that_is_held_suspect_is_told_so_with_the_answer_and_its_refutation_counts() -> None:
     swim = machine()
     swim.handle(packet(HIDDEN), 0.0)
