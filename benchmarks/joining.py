@@ -2,8 +2,9 @@
 
     python benchmarks/joining.py --donors 2 --joiners 4
 
-Donors are whole nodes that train and exchange. The joiners are the fetching part of as many nodes, in one process of
-low priority: on other machines they would not take the donors' processors at all. Each fetches the whole model again
+Donors are whole nodes that train and exchange. The joiners are the fetching part of as many nodes, in one process. They
+have half of the processors and the donors the other half: on machines of their own they would not take the donors'
+processors at all. Each fetches the whole model again
 and again, from all donors. Times of steps are compared between spans with joiners and spans without, in turn, so that
 what else the machine does meets both. The bytes each donor gave are its own count, over the spans with joiners.
 """
@@ -55,6 +56,8 @@ def main() -> None:
         asyncio.run(join_for_a_while(options))
         return
     occupation = machine.Occupation()
+    donors_half, joiners_half = halves()
+    os.sched_setaffinity(0, donors_half)
     result: dict[str, Any] = {
         "benchmark": "joining",
         "donors": options.donors,
@@ -78,7 +81,7 @@ def main() -> None:
             script_options=script_options,
         ) as cluster:
             cluster.wait_for_training(FIRST_STEPS, START_LIMIT_S)
-            result |= measure(cluster, options)
+            result |= measure(cluster, options, joiners_half)
     result["cores_used_by_others"] = occupation.by_others()
     print(table(result), file=sys.stderr)
     print(json.dumps(result))
@@ -98,7 +101,14 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(cluster: Cluster, options: argparse.Namespace) -> dict[str, Any]:
+def halves() -> tuple[set[int], set[int]]:
+    """Split the processors between the donors and the joiners; both have the only one where there is just one."""
+    processors = sorted(os.sched_getaffinity(0))
+    half = len(processors) // 2
+    return set(processors[half:]), set(processors[:half] or processors)
+
+
+def measure(cluster: Cluster, options: argparse.Namespace, joiners_half: set[int]) -> dict[str, Any]:
     spans: dict[str, list[Span]] = {"alone": [], "joining": []}
     given = dict.fromkeys((node.name for node in cluster.nodes), 0.0)
     cores: dict[str, list[float]] = {"alone": [], "joining": []}
@@ -108,7 +118,7 @@ def measure(cluster: Cluster, options: argparse.Namespace) -> dict[str, Any]:
         progress(f"round {number + 1} of {options.rounds}")
         with DaemonCores(cluster.nodes, cores["alone"]):
             spans["alone"].append(watch(options.span_s))
-        joiners = start_joiners(cluster.nodes, options)
+        joiners = start_joiners(cluster.nodes, options, joiners_half)
         assert joiners.stdout is not None
         joiners.stdout.readline()  # it has started, which also takes the processor
         before, began = [node.metric("adpsgd_model_bytes_given_total") for node in cluster.nodes], time.monotonic()
@@ -179,19 +189,22 @@ def figures(nodes: Sequence[BenchmarkNode], spans: Sequence[Span]) -> dict[str, 
     }
 
 
-def start_joiners(nodes: Sequence[BenchmarkNode], options: argparse.Namespace) -> subprocess.Popen[str]:
+def start_joiners(
+    nodes: Sequence[BenchmarkNode], options: argparse.Namespace, processors: set[int]
+) -> subprocess.Popen[str]:
     """Start the process of the joiners; it ends by itself after the span."""
     addresses = ",".join(f"{node.name}={node.address}" for node in nodes)
     arguments = [f"--addresses={addresses}", f"--joiners={options.joiners}", f"--width={options.width}"]
     arguments.append(f"--span-s={options.span_s + 2 * SETTLE_S}")
     command = [sys.executable, __file__, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    os.sched_setaffinity(process.pid, processors)  # before it has a thread but the first
+    return process
 
 
 async def join_for_a_while(options: argparse.Namespace) -> None:
     """Be the joiners: fetch until the time is up, then say how often that went well."""
     keep_freed_memory()
-    os.nice(19)
     specs = [
         TensorSpec("weight", (options.width, options.width), "float32", Segment.PARAMETERS),
         TensorSpec("bias", (options.width,), "float32", Segment.PARAMETERS),

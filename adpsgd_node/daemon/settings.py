@@ -179,7 +179,7 @@ class JoiningConfig:
 
     donors: int = 3
     """Peers the model is fetched from at once, 1 to 16."""
-    donor_bytes_per_s: int = 64 << 20
+    donor_bytes_per_s: int = 32 << 20
     """Most bytes of the model this node gives to all joiners together in a second, 64 KiB or more."""
 
     def __post_init__(self) -> None:
