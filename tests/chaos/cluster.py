@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adpsgd_node.config import runtime_dir
@@ -86,18 +86,18 @@ class Cluster:
     def target_samples(self) -> int:
         return int(self.plan.nodes * self.plan.steps_per_s * BATCH * self.plan.train_s)
 
-    def start(self, host: int, *, clock_offset_s: float = 0.0) -> Life:
-        """Begin a new life of one node."""
+    def start(self, host: int, *, clock_offset_s: float = 0.0, options: Sequence[str] = ()) -> Life:
+        """Begin a new life of one node; `options` come on top of what all have."""
         name, number = self.names[host], len(self.lives[host]) + 1
         if self.lives[host] and self.lives[host][-1].exit_code != 0:
             self.lives[host][-1].drop_ledger()  # its memory is gone: nobody's halves are compared with its own
         folder = self._output / name / f"life-{number}"
         folder.mkdir(parents=True)
         log = folder / "node.log"
-        command = [sys.executable, launch.__file__, str(folder), str(clock_offset_s), "up", *self._options(host)]
+        command = [sys.executable, launch.__file__, str(folder), str(clock_offset_s), "up"]
         with log.open("wb") as file:
             process = subprocess.Popen(
-                self.hosts.command(host, [*command, *self._script(folder)]),
+                self.hosts.command(host, [*command, *self._options(host), *options, *self._script(folder)]),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

@@ -70,6 +70,10 @@ class Hosts(ABC):
         """Lose this part of the link's packets at random; 0: none. Only where `can_lose`."""
         raise NotImplementedError(f"{self.kind} hosts have no links that could lose packets")
 
+    def close_inbound(self, host: int) -> None:
+        """Drop what would open a connection to the host, as a firewall does; its own calls are answered."""
+        raise NotImplementedError(f"{self.kind} hosts have no firewall")
+
     @abstractmethod
     def close(self) -> None:
         """Remove everything."""
@@ -180,6 +184,10 @@ class NamespaceHosts(Hosts):
             rule = ["INPUT", "-s", self._addresses[link[0]], *random, "-j", "DROP"]
             self._iptables(link[1], "-A", rule)
             self._losses[link] = rule
+
+    def close_inbound(self, host: int) -> None:
+        """As of `Hosts`. Raises `OSError` or `CalledProcessError` where iptables is missing."""
+        self._iptables(host, "-A", ["INPUT", "-i", "eth0", "-p", "tcp", "--syn", "-j", "DROP"])
 
     def close(self) -> None:
         for name in [*self.names, self._switch]:
