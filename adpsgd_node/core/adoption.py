@@ -56,6 +56,8 @@ class Asker:
     """Nobody could fetch what it began with: it leaves that to the others as long as one of them lives."""
     out_of_reach: tuple[NodeId, ...] = ()
     """Live members that hold the model, and that nobody can call to fetch it."""
+    samples_elsewhere: int = 0
+    """Of the run, taken by other nodes: somebody held the model, and may hold it yet where this node does not see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ def decide(own: Asker, offers: Sequence[Offer], silent: Sequence[NodeId], rng: r
         return _newest(own, holders)
     if own.out_of_reach:  # to begin anew would undo what they have learnt: the models would be averaged
         return Wait(str(min(own.out_of_reach)), "it holds the model, and nobody can call it: restart it to begin anew")
+    if own.samples_elsewhere and own.patient:
+        return Wait("the nodes that were there", f"they took {own.samples_elsewhere} samples, and may only be cut off")
     founder = min([own.node, *(offer.node for offer in offers if offer.phase is Phase.INITIALIZING)])
     return Found() if founder == own.node else Wait(str(founder), "it begins the run with its own")
 

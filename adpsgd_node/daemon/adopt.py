@@ -71,6 +71,8 @@ class Adopter:
     outbound_only: bool
     peers: Callable[[], Sequence[Member]]
     """The live members but this node."""
+    samples_elsewhere: Callable[[], int]
+    """What other nodes have taken of the run, as far as is known here."""
     greet: Callable[[Address], Awaitable[None]]
     """Begin at once to let whoever is at an address know of this node, and to hear what it knows."""
     enquiry: Enquiry
@@ -141,19 +143,16 @@ class _Search:
         return None
 
     def _asker(self, checkpoint: Checkpoint | None, members: Sequence[Member]) -> Asker:
-        patient = self._loop.time() < self._patient_until
-        inward = self._with.outbound_only
-        hidden = tuple(member.id for member in members if member.outbound_only and member.phase in HOLDING)
-        if checkpoint is None:
-            return Asker(node=self._with.identity, patient=patient, outbound_only=inward, out_of_reach=hidden)
         here = {self._with.identity.name, *(member.name for member in members)}
+        hints = () if checkpoint is None else checkpoint.manifest.members
         return Asker(
             node=self._with.identity,
-            checkpoint=checkpoint.manifest.standing,
-            missing=tuple(hint.name for hint in checkpoint.manifest.members if hint.name not in here),
-            patient=patient,
-            outbound_only=inward,
-            out_of_reach=hidden,
+            checkpoint=None if checkpoint is None else checkpoint.manifest.standing,
+            missing=tuple(hint.name for hint in hints if hint.name not in here),
+            patient=self._loop.time() < self._patient_until,
+            outbound_only=self._with.outbound_only,
+            out_of_reach=tuple(m.id for m in members if m.outbound_only and m.phase in HOLDING),
+            samples_elsewhere=self._with.samples_elsewhere(),
         )
 
     def _greet(self, checkpoint: Checkpoint, missing: Sequence[str]) -> None:

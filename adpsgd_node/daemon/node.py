@@ -42,7 +42,7 @@ from adpsgd_node.daemon.trainer_host import TrainerHost
 from adpsgd_node.daemon.trainer_link import LinkHost, TrainerLink
 from adpsgd_node.daemon.training import Training
 from adpsgd_node.daemon.watch import Watch
-from adpsgd_node.errors import AdpsgdError, PoisonedError
+from adpsgd_node.errors import AdpsgdError, NameInUseError, PoisonedError
 from adpsgd_node.ids import PROTOCOL_VERSION, Address, NodeId, RunId
 from adpsgd_node.net.transport import ConverseHandler, Method, StreamMethod, Transport, UnaryHandler
 from adpsgd_node.plane.header import Command, TrainerState
@@ -143,6 +143,7 @@ class Node:
             identity=identity,
             outbound_only=config.network.outbound_only,
             peers=self.membership.peers,
+            samples_elsewhere=lambda: swim.progress.totals().samples - swim.progress.of(identity).samples,
             greet=self.membership.greet,
             enquiry=Enquiry(identity, self.run_id, transport, self._rng),
             fetcher=Fetcher(self.run_id, transport, config.joining, metrics, self._rng),
@@ -274,9 +275,16 @@ class Node:
 
     def _begin_anew(self, ghost: Member) -> None:
         """Take a boot number above that of an earlier life of this name, which is over: it would hide this one."""
-        untouched = self.phase in (Phase.JOINING, Phase.IDLE) and not self.training.has_model
-        identity = self._boots.outbid(self.identity, ghost.id) if untouched else None
+        identity = self._boots.outbid(self.identity, ghost.id)
         if identity is None:
+            return
+        if self.phase not in (Phase.JOINING, Phase.IDLE) or self.training.has_model:
+            self.fail(
+                NameInUseError(
+                    f"{ghost.id}, an earlier life of this node with a larger boot number, hides it from its peers: was "
+                    f"the clock set back? Start it again; {identity.boot} is noted in {self._boots.path}"
+                )
+            )
             return
         self._log.warning("an earlier life has a larger boot number; begins anew above it", earlier=ghost, now=identity)
         self.identity = identity

@@ -51,6 +51,25 @@ async def test_the_name_of_a_live_node_with_a_larger_boot_number_is_not_taken(no
     assert (await seed.sees("b", MemberState.ALIVE)).self_member.id.name == "a"
 
 
+async def test_a_node_that_trained_before_it_met_its_ghost_ends_and_its_next_life_is_above(nodes: Nodes) -> None:
+    seed, ghost = await _pair_with_a_ghost(nodes)
+    address, seed_address = (await ghost.status()).self_member.address, await _address(seed)
+    ghost.signal(signal.SIGKILL)
+    await seed.sees("b", MemberState.DEAD)
+    seed.signal(signal.SIGSTOP)
+    hidden = nodes.start("b", "--epochs=1000", f"--listen={address}")
+    await hidden.training()
+    seed.signal(signal.SIGCONT)
+    assert await hidden.ended() == NameInUseError.exit_code, hidden.text()
+    assert "was the clock set back?" in hidden.text()
+    again = nodes.start(
+        "b", "--epochs=1000", f"--listen={address}", f"--output={hidden.model.parent}", seeds=[seed_address]
+    )
+    earlier = int((ghost.folder.parent / "earlier" / "boot").read_text())
+    assert (await again.training()).self_member.id.boot == earlier + 2
+    await seed.sees("b", MemberState.ALIVE)
+
+
 def _folder_of_an_earlier_life(nodes: Nodes) -> tuple[Path, int]:
     output, future = nodes.folder / "earlier", time.time_ns() // 1_000_000 + AHEAD_MS
     output.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,6 +152,7 @@ class Nodes:
     runtime: Path
     mark: str
     started: dict[str, NodeProcess] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def start(
         self,
@@ -167,7 +169,7 @@ class Nodes:
 
         runtime: a folder of its own for its sockets, as on another machine. program: what Python runs as the daemon.
         """
-        folder = self.folder / f"{name}{runtime or ''}-{len(self.started)}"
+        folder = self.folder / f"{name}{runtime or ''}-{next(self._numbers)}"
         folder.mkdir()
         sockets = self.runtime / runtime if runtime else self.runtime
         sockets.mkdir(exist_ok=True)

@@ -50,6 +50,17 @@ def test_smallest_name_of_those_initializing_founds_and_the_others_wait() -> Non
     assert decide(asker(), [offer("a")], [], RNG) == Wait("a#1", "it begins the run with its own")
 
 
+def test_a_run_that_others_were_training_is_not_begun_anew_before_there_was_time_to_find_them() -> None:
+    known = Asker(node=OWN, samples_elsewhere=640)
+    decision = decide(known, [], [], RNG)
+    assert isinstance(decision, Wait)
+    assert "640 samples" in decision.why
+    assert decide(known, [offer("z", Phase.TRAINING, True)], [], RNG) == Adopt((NodeId("z", 1),))
+    assert decide(Asker(node=OWN, samples_elsewhere=640, patient=False), [], [], RNG) == Found()
+    held = Asker(node=OWN, samples_elsewhere=640, checkpoint=OLD)
+    assert decide(held, [], [], RNG) == Found(from_checkpoint=True)
+
+
 def test_outbound_only_node_begins_no_run_while_another_lives_but_adopts_and_begins_one_alone() -> None:
     hidden = Asker(node=OWN, outbound_only=True)
     assert waits_for(decide(hidden, [offer("z", Phase.IDLE)], (), random.Random(1))) == "z#1"
