@@ -56,8 +56,6 @@ def main() -> None:
         asyncio.run(join_for_a_while(options))
         return
     occupation = machine.Occupation()
-    donors_half, joiners_half = halves()
-    os.sched_setaffinity(0, donors_half)
     result: dict[str, Any] = {
         "benchmark": "joining",
         "donors": options.donors,
@@ -69,6 +67,8 @@ def main() -> None:
         "commit": machine.commit(),
         "machine": machine.describe(),
     }
+    donors_half, joiners_half = halves()
+    os.sched_setaffinity(0, donors_half)
     with tempfile.TemporaryDirectory(prefix="adpsgd-bench-") as name:
         node_options = [f"--donor-bytes-per-s={options.donor_bytes_per_s}", f"--chunk-bytes={CHUNK_BYTES}"]
         script_options = ["--compute"] if options.compute else []
