@@ -2,7 +2,8 @@
 
 from adpsgd_node.core.topology.choice import TOPOLOGIES, topology_named
 from adpsgd_node.core.topology.contract import Topology
-from adpsgd_node.core.topology.measure import diameter, diameter_bound, metropolis_weights
+from adpsgd_node.core.topology.measure import diameter, diameter_bound
+from adpsgd_node.core.topology.mixing import metropolis_weight, metropolis_weights
 from adpsgd_node.core.topology.reach import Reach, reach
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Topology",
     "diameter",
     "diameter_bound",
+    "metropolis_weight",
     "metropolis_weights",
     "reach",
     "topology_named",

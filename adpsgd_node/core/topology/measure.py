@@ -1,4 +1,4 @@
-"""Measure a topology: how far apart its members are, and how much each weighs in an average."""
+"""Measure a topology: how far apart its members are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from adpsgd_node.core.topology.contract import Topology
 
-__all__ = ["diameter", "diameter_bound", "metropolis_weights"]
+__all__ = ["diameter", "diameter_bound"]
 
 
 def diameter(topology: Topology, names: Sequence[str] | int) -> int:
@@ -22,17 +22,6 @@ def diameter(topology: Topology, names: Sequence[str] | int) -> int:
 def diameter_bound(topology: Topology, names: Sequence[str], own: str) -> int:
     """Bound the diameter from above by twice the hops to the member farthest from `own`; a single search."""
     return min(2 * _eccentricity(topology, names, own), max(0, len(names) - 1))
-
-
-def metropolis_weights(topology: Topology, names: Sequence[str], own: str) -> dict[str, float]:
-    """Return the weights with which `own` averages itself and its neighbors; they sum to 1.
-
-    w_ij = 1 / (1 + max(degree_i, degree_j)): symmetric, hence doubly stochastic on any graph (Xiao, Boyd 2004).
-    """
-    neighbors = topology.neighbors(names, own)
-    degree = len(neighbors)
-    weights = {other: 1.0 / (1 + max(degree, len(topology.neighbors(names, other)))) for other in neighbors}
-    return {own: 1.0 - sum(weights.values()), **weights}
 
 
 def _eccentricity(topology: Topology, names: Sequence[str], start: str) -> int:
