@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adpsgd_cli.simulate_training import SimulateGroup
+
 if TYPE_CHECKING:
     from adpsgd_node.sim import FaultRun, FaultScenario
 
@@ -21,7 +23,9 @@ COLLECT_EVERY = 10
 """Seeds after which memory is tidied up: in between, looking for garbage would take a third of the time."""
 
 simulate = typer.Typer(
-    help="Simulate a cluster in virtual time, with the machines that real nodes run.", no_args_is_help=True
+    cls=SimulateGroup,
+    help="Simulate a cluster in virtual time, with the machines that real nodes run.",
+    no_args_is_help=True,
 )
 
 

@@ -191,8 +191,10 @@ class AdPsgd:
             self._credit -= 1.0
         return (StartExchange(peer),)
 
-    def _free(self, now: float) -> list[str]:
+    def _free(self, now: float) -> Sequence[str]:
         """Return the neighbors that are neither busy nor left alone for a while."""
+        if not self._barred_until:  # nearly always, and there may be thousands of neighbors
+            return [n for n in self._neighbors if n not in self._busy] if self._busy else self._neighbors
         return [n for n in self._neighbors if n not in self._busy and self._barred_until.get(n, 0.0) <= now]
 
     def _choose(self, names: Sequence[str]) -> str:
