@@ -26,6 +26,7 @@ class Method(enum.Enum):
     JOIN = "/adpsgd.v1.Membership/Join"
     SETTLE = "/adpsgd.v1.Exchange/Settle"
     OFFER = "/adpsgd.v1.Model/Offer"
+    WORLD = "/adpsgd.v1.Model/World"
 
 
 class StreamMethod(enum.Enum):

@@ -5,7 +5,12 @@
 The vocabulary is the 256 byte values, so a cross-entropy in bits is bits per byte. Every tenth file is held out. The
 text belongs to the Python that runs: compare results of one Python version only. How long to train is the run's affair
 (`adpsgd-node up --epochs/--samples`, counted over all nodes); where the run names no target, this script's own
-`--epochs` ends the loop, counted on the same global progress.
+`--epochs` ends the loop, counted on the same global progress. Leaves `result.json` and `history.jsonl` in the node's
+output folder.
+
+With `--shard` a node draws its windows from blocks of the text that no other node has. Text has no labels: for
+`dirichlet:ALPHA` a block's label is the tenth of the text that it is in, ten ranges in the order of the files, so the
+smaller ALPHA is, the fewer files a node sees.
 """
 
 from __future__ import annotations
@@ -23,12 +28,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import adpsgd_node
+from adpsgd_node.tasks.history import HISTORY_FILE, LossHistory
+from adpsgd_node.tasks.shard import Sharding, ShardKind, add_shard_options, sharding_of
 
-__all__ = ["Transformer", "evaluate", "learning_rate", "load_text", "main", "random_windows"]
+__all__ = [
+    "Transformer",
+    "block_labels",
+    "evaluate",
+    "learning_rate",
+    "load_text",
+    "main",
+    "own_blocks",
+    "random_windows",
+]
 
 VOCABULARY = 256
 CONTEXT = 128
 """Bytes the model looks back on; also the length of one sample."""
+
+BLOCK_BYTES = 1024
+"""What shards are made of: a window lies within one block."""
+RANGES = 10
+"""Parts of the text that stand for labels."""
 
 MAX_TRAIN_BYTES = 1_500_000
 MAX_TEST_BYTES = 128 * 1024
@@ -100,11 +121,36 @@ class Transformer(nn.Module):
         return logits
 
 
-def random_windows(text: Tensor, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw windows [batch, 128] of `text`, with replacement, and the bytes that follow each place."""
-    starts = torch.randint(len(text) - CONTEXT, (batch_size, 1), generator=generator)
+def block_labels(text: Tensor) -> Tensor:
+    """Label each whole block of `text` by the range that it begins in: 0 to 9, in order."""
+    blocks = len(text) // BLOCK_BYTES
+    return torch.arange(blocks) * RANGES // blocks
+
+
+def random_windows(
+    text: Tensor, batch_size: int, generator: torch.Generator, blocks: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Draw windows [batch, 128] of `text`, with replacement, and the bytes that follow each place.
+
+    blocks: numbers of the blocks to draw from, each window from within one; None: from anywhere.
+    """
+    if blocks is None:
+        starts = torch.randint(len(text) - CONTEXT, (batch_size, 1), generator=generator)
+    else:
+        starts = BLOCK_BYTES * blocks[torch.randint(len(blocks), (batch_size, 1), generator=generator)]
+        starts += torch.randint(BLOCK_BYTES - CONTEXT, (batch_size, 1), generator=generator)
     windows = text[starts + torch.arange(CONTEXT + 1)]
     return windows[:, :-1], windows[:, 1:]
+
+
+def own_blocks(text: Tensor, sharding: Sharding, seed: int) -> Tensor | None:
+    """Return the numbers of the blocks that this node draws from; None: from anywhere in the text."""
+    if sharding.kind is ShardKind.GLOBAL:
+        return None
+    labels = block_labels(text)
+    if len(labels) < sharding.shards:
+        raise SystemExit(f"the text has {len(labels)} blocks of {BLOCK_BYTES} bytes: choose that many --shards at most")
+    return sharding.positions(labels, seed)
 
 
 def learning_rate(base: float, fraction: float) -> float:
@@ -141,7 +187,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights; must be the same on all nodes")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
     parser.add_argument("--text", type=Path, default=Path(sysconfig.get_path("stdlib")), help="folder of .py files")
+    add_shard_options(parser)
     options = parser.parse_args(argv)
+    options.sharding = sharding_of(parser, options)
     if not 1 <= options.batch_size <= 1024:
         parser.error(f"--batch-size {options.batch_size}: give a number from 1 to 1024")
     return options
@@ -152,26 +200,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     torch.set_num_threads(options.threads)
     train, test = load_text(options.text)
+    blocks = own_blocks(train, options.sharding, options.seed)
     torch.manual_seed(options.seed)
     model = Transformer()
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, betas=(0.9, 0.95), weight_decay=0.1)
 
     # An epoch is as many windows as lie side by side in the text.
     windows = len(train) // CONTEXT
-    with adpsgd_node.join(model, optimizer, batch_size=options.batch_size, dataset_size=windows) as node:
+    with (
+        adpsgd_node.join(model, optimizer, batch_size=options.batch_size, dataset_size=windows) as node,
+        LossHistory(node.output / HISTORY_FILE, step=node.step) as history,
+    ):
         target = node.progress.target_samples or options.epochs * windows
         # Nodes share the weights' seed but never the order of the data.
         generator = torch.Generator().manual_seed(options.seed + zlib.crc32(node.name.encode()))
         while not node.should_stop and node.progress.samples < target:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(options.lr, node.progress.samples / target)
-            window, truth = random_windows(train, options.batch_size, generator)
+            window, truth = random_windows(train, options.batch_size, generator, blocks)
             loss = functional.cross_entropy(model(window).flatten(0, 1), truth.flatten())
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             node.log(loss=loss.item())
+            history.add(node.step, node.progress.samples, loss.item())
 
         node.finish()  # the model now holds the average that all nodes agreed on
         accuracy, test_loss = evaluate(model, test)

@@ -2,9 +2,10 @@
 
     adpsgd-node up -m adpsgd_node.tasks.digits --batch-size 32
 
-Every node starts from the same seed and draws its own batches from the same 1,437 images. How long to train is the
-run's affair (`adpsgd-node up --epochs/--samples`, counted over all nodes); where the run names no target, this
-script's own `--epochs` ends the loop, counted on the same global progress.
+Every node starts from the same seed and draws its own batches from the same 1,437 images; with `--shard`, from a part
+of them that no other node has. How long to train is the run's affair (`adpsgd-node up --epochs/--samples`, counted over
+all nodes); where the run names no target, this script's own `--epochs` ends the loop, counted on the same global
+progress. Leaves `result.json` and `history.jsonl` in the node's output folder.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import adpsgd_node
+from adpsgd_node.tasks.history import HISTORY_FILE, LossHistory
+from adpsgd_node.tasks.shard import add_shard_options, sharding_of
 
 __all__ = ["build_model", "evaluate", "learning_rate", "load_data", "main", "shuffled_batches"]
 
@@ -97,7 +100,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, default=20, help="global epochs, where `up` was given no target")
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights; must be the same on all nodes")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
+    add_shard_options(parser)
     options = parser.parse_args(argv)
+    options.sharding = sharding_of(parser, options)
     if not 1 <= options.batch_size <= 1024:
         parser.error(f"--batch-size {options.batch_size}: give a number from 1 to 1024")
     return options
@@ -108,22 +113,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     torch.set_num_threads(options.threads)
     images, labels, test_images, test_labels = load_data()
+    shard = options.sharding.positions(labels, options.seed)
+    if len(shard) < options.batch_size:
+        raise SystemExit(
+            f"this shard has {len(shard)} images, --batch-size {options.batch_size}: choose fewer --shards"
+        )
     model = build_model(options.seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=options.lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
-    with adpsgd_node.join(model, optimizer, batch_size=options.batch_size, dataset_size=len(labels)) as node:
+    with (
+        adpsgd_node.join(model, optimizer, batch_size=options.batch_size, dataset_size=len(labels)) as node,
+        LossHistory(node.output / HISTORY_FILE, step=node.step) as history,
+    ):
         target = node.progress.target_samples or options.epochs * len(labels)
         # Nodes share the weights' seed but never the order of the data.
-        batches = shuffled_batches(len(labels), options.batch_size, options.seed + zlib.crc32(node.name.encode()))
+        batches = shuffled_batches(len(shard), options.batch_size, options.seed + zlib.crc32(node.name.encode()))
         while not node.should_stop and node.progress.samples < target:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(options.lr, node.progress.samples / target)
-            batch = next(batches)
+            batch = shard[next(batches)]
             loss = functional.cross_entropy(model(images[batch]), labels[batch])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             node.log(loss=loss.item())
+            history.add(node.step, node.progress.samples, loss.item())
 
         node.finish()  # the model now holds the average that all nodes agreed on
         accuracy, test_loss = evaluate(model, test_images, test_labels)

@@ -19,10 +19,14 @@ from adpsgd_node.errors import (
 from adpsgd_node.ids import Address
 from adpsgd_node.net.grpc_transport import GrpcTransport
 from adpsgd_node.net.memory import MemoryNetwork
+from adpsgd_node.net.slow_transport import Bandwidth, SlowTransport
 from adpsgd_node.net.transport import Method, Stream, StreamMethod, Transport
 
 PATIENCE_S = 20.0
 """Longest that any single wait of these tests may take before the test fails."""
+
+HIGH_BYTES_PER_S = 1e9
+"""So high that these tests take no longer on a slowed link; what a low one does is in its unit tests."""
 
 
 class Cluster:
@@ -35,10 +39,12 @@ class Cluster:
 
     def node(self, listen: Address | None = None) -> Transport:
         transport: Transport
-        if self._kind == "grpc":
+        if self._kind.endswith("grpc"):
             transport = GrpcTransport(listen or Address("127.0.0.1:0"))
         else:
             transport = self._network.transport(listen or Address(f"node-{len(self._transports)}:1"))
+        if self._kind.startswith("slow"):
+            transport = SlowTransport(transport, Bandwidth(2.0, HIGH_BYTES_PER_S))
         self._transports.append(transport)
         return transport
 
@@ -50,7 +56,7 @@ class Cluster:
             await transport.close(grace_s=0.0)
 
 
-@pytest.fixture(params=["grpc", "memory"])
+@pytest.fixture(params=["grpc", "memory", "slow grpc", "slow memory"])
 async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
     cluster = Cluster(request.param)
     yield cluster
