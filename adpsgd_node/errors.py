@@ -11,6 +11,7 @@
     +-- PoisonedError          this node's own parameters or loss are not finite
     +-- DaemonLostError        (in the trainer) its daemon is gone
     +-- ModelError             (in the trainer) this model cannot be exchanged: dtype, device, aliasing
+    +-- PeerLostError          a node without which this algorithm cannot go on is gone; the parameters are kept
     +-- PlaneError             a plane or layout that does not fit
     +-- CheckpointError        a checkpoint could not be written, or one that is there cannot be used
     +-- WireError              bytes that are no valid message; the sender is at fault. State is unchanged.
@@ -37,6 +38,7 @@ __all__ = [
     "ModelError",
     "NameInUseError",
     "OversizeError",
+    "PeerLostError",
     "PlaneError",
     "PoisonedError",
     "RemoteError",
@@ -104,6 +106,12 @@ class CheckpointError(AdpsgdError):
     """The training goes on, and the checkpoints before it are as they were."""
 
     exit_code = 13
+
+
+class PeerLostError(AdpsgdError):
+    """Allreduce, or an exchange with the only server: the run goes on when all its nodes are started again."""
+
+    exit_code = 14
 
 
 class WireError(AdpsgdError):

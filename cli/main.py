@@ -7,6 +7,7 @@ import sys
 import typer
 
 from adpsgd_cli.checkpoint import checkpoint
+from adpsgd_cli.compare.command import compare
 from adpsgd_cli.demo.command import demo
 from adpsgd_cli.drain import DRAIN_EPILOG, drain
 from adpsgd_cli.options import with_settings
@@ -42,6 +43,7 @@ def build() -> typer.Typer:
     # Options end at SCRIPT: whatever follows is the script's own, dashes included.
     app.command(context_settings={"allow_interspersed_args": False}, epilog=_EPILOG)(with_settings(up, NodeConfig))
     app.command()(demo)
+    app.command()(compare)
     app.command()(status)
     app.command(epilog=DRAIN_EPILOG)(drain)
     app.command()(checkpoint)

@@ -27,15 +27,17 @@ _NODE_PANEL = "Node"
 def with_settings(command: Callable[..., None], config_class: type[Any]) -> Callable[..., None]:
     """Return a command that takes `**given` as one with an option for each setting, None where it was not given.
 
-    Values stay text: `config.compose` converts them, so that flags, environment and TOML share one set of errors.
+    Values stay text: `config.compose` converts them, so that flags, environment and TOML share one set of errors. The
+    option of a list may be given again: what its values name is one list.
     """
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
     parameters = [*own, *_options(config_class)]
+    lists = {setting.name for setting in settings(config_class) if _is_list(setting)}
 
     @functools.wraps(command)
     def offered(**given: object) -> None:
-        command(**given)
+        command(**{name: _joined(value) if name in lists else value for name, value in given.items()})
 
     # typer reads both the signature and the annotations.
     offered.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -58,8 +60,19 @@ def _options(config_class: type[Any]) -> Iterator[inspect.Parameter]:
             rich_help_panel=panel,
             show_default=False,
         )
-        annotation = Optional[bool] if is_flag else Optional[str]  # noqa: UP045 - typer wants it evaluated
+        annotation: Any = Optional[bool] if is_flag else Optional[str]  # noqa: UP045 - typer wants it evaluated
+        if _is_list(setting):
+            annotation = Optional[list[str]]  # noqa: UP045
         yield inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation)
+
+
+def _is_list(setting: Setting) -> bool:
+    return get_origin(setting.type) is tuple and get_args(setting.type)[-1] is Ellipsis
+
+
+def _joined(texts: Any) -> str | None:
+    """Write what a list's option was given, each time perhaps several values, as one list; None: it was not given."""
+    return ",".join(texts) if texts else None
 
 
 def _field_docstrings(owner: type[Any]) -> dict[str, str]:

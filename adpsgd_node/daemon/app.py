@@ -37,6 +37,7 @@ from adpsgd_node.daemon.trainer_link import TrainerLink
 from adpsgd_node.errors import AdpsgdError, JoinError, TrainerError
 from adpsgd_node.net.credentials import Credentials
 from adpsgd_node.net.grpc_transport import GrpcTransport
+from adpsgd_node.net.slow_transport import slowed
 from adpsgd_node.net.transport import Method, Stream, StreamMethod
 from adpsgd_node.plane.header import Command, TrainerState
 from adpsgd_node.telemetry.log import EventLog, set_up_logging
@@ -90,8 +91,10 @@ class App:
         self._writer = writer
         self._log = EventLog("app")
         self._tasks = Tasks(self._fault)
-        self._transport = GrpcTransport(
-            config.network.listen, credentials=Credentials(insecure=config.network.insecure)
+        self._transport = slowed(
+            GrpcTransport(config.network.listen, credentials=Credentials(insecure=config.network.insecure)),
+            factor=config.handicap.link_factor(config.name),
+            bytes_per_s=config.handicap.link_bytes_per_s,
         )
         self._metrics = Metrics(version=version("adpsgd-node"))
         self._intake = Intake(self._metrics)
@@ -218,7 +221,7 @@ class App:
             PrefixedSink(self._config.name, self._writer),
             self._on_script,
             environment=child_environment(),
-            config=SupervisorConfig(max_restarts=self._config.trainer.max_restarts),
+            config=SupervisorConfig(max_restarts=self._config.max_restarts),
         )
         self._tasks.start("supervise", self._run_script(self._supervisor))
 

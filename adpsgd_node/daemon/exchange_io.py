@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 from adpsgd_node.codecs import Codec, codec_named
 from adpsgd_node.core.exchange.arbiter import Terms, judge
@@ -56,6 +58,9 @@ class ExchangeEngine:
         self.poisoned = False
         self.stopping = False
         self.inbound = 0
+        self.max_inbound = config.max_inbound
+        self.patient = False
+        """Peers may keep an exchange of this node waiting for as long as they live (D-PSGD)."""
         self._identity = identity
         self._run_id = run_id
         self._transport = transport
@@ -68,8 +73,8 @@ class ExchangeEngine:
         self._plane: Plane | None = None
         self._merge: Merge | None = None
         self._last_id = 0
-        self._outbound: NodeId | None = None
-        self._outbound_over = False  # the responder's boot was found to be over while the exchange ran
+        self._outbound: dict[NodeId, bool] = {}  # whether the responder's boot was found to be over meanwhile
+        self._asking = 0  # opened by peers, those included that are kept waiting
         self._streams: dict[NodeId, set[Stream]] = {}
 
     def use(self, plane: Plane) -> None:
@@ -94,12 +99,12 @@ class ExchangeEngine:
     @property
     def initiating(self) -> bool:
         """Whether an exchange that this node started is running."""
-        return self._outbound is not None
+        return bool(self._outbound)
 
     @property
     def running(self) -> int:
         """Exchanges that run now, in both roles."""
-        return self.inbound + self.initiating
+        return self.inbound + len(self._outbound)
 
     @property
     def unsettled(self) -> int:
@@ -107,8 +112,13 @@ class ExchangeEngine:
         return len(self._settling.peers) + max(0, len(self.journal) - self.inbound)
 
     def may_exchange_with(self, peer: NodeId) -> bool:
-        """Tell whether the last exchange with this peer is resolved, and nothing is held against it."""
-        return peer not in self._settling.peers and not self.quarantine_of(peer)
+        """Tell whether the last exchange with this peer is over and resolved, and nothing is held against it."""
+        return peer not in self._outbound and peer not in self._settling.peers and not self.quarantine_of(peer)
+
+    def freeze(self, frozen: bool) -> None:
+        """Average what the trainer has published, without what other exchanges have brought since; or (False) all."""
+        if self._merge is not None:
+            self._merge.frozen = frozen
 
     def quarantine_of(self, peer: NodeId) -> str:
         """Say why nothing is exchanged with this peer for now; empty when something is."""
@@ -135,7 +145,8 @@ class ExchangeEngine:
     def peer_over(self, peer: NodeId) -> None:
         """Forget a boot that has left or was followed by another: its memory is gone, so nothing is to be settled."""
         self.peer_dead(peer)
-        self._outbound_over |= peer == self._outbound
+        if peer in self._outbound:
+            self._outbound[peer] = True
         for _ in range(self._undo.forget(peer)):
             self._around.settled(SettleEnd.ABANDONED)
         self._settling.forget(peer)
@@ -144,13 +155,12 @@ class ExchangeEngine:
 
     async def initiate(self, peer: NodeId, address: Address, codec_name: CodecName) -> ExchangeReport:
         """Exchange with one peer; reports and returns how it ended, and sees to its settling if it broke."""
-        assert self._outbound is None, "one outbound exchange at a time"
         assert self.may_exchange_with(peer)
-        self._outbound, self._outbound_over = peer, False
+        self._outbound[peer] = False
         try:
             report = await self._initiate(peer, address, codec_name)
         finally:
-            self._outbound = None
+            del self._outbound[peer]
             self._settling.notify()
         self._report(report)
         return report
@@ -173,7 +183,7 @@ class ExchangeEngine:
             codec_named(codec_name),
             self._discipline.referee(peer),
             window=self._config.window,
-            pace=self._pace(peer),
+            pace=self._pace(peer, patient=self.patient),
         )
         ended = InitiatorEnded(Outcome.BROKEN, 0, cause="cancelled")
         self._streams.setdefault(peer, set()).add(stream)
@@ -183,7 +193,7 @@ class ExchangeEngine:
             self._drop(peer, stream)
             if applied := initiation.machine.applied:
                 self._around.kept(Role.INITIATOR, ExchangeKey(self._identity, open_.exchange_id), applied)
-            if ended.outcome is Outcome.BROKEN and self._outbound_over:
+            if ended.outcome is Outcome.BROKEN and self._outbound[peer]:
                 self._around.settled(SettleEnd.ABANDONED)
             elif ended.outcome is Outcome.BROKEN:
                 self._settling.start(peer, open_.exchange_id, applied)
@@ -228,15 +238,31 @@ class ExchangeEngine:
         frame = decode_frame(message)
         if not isinstance(frame, Open):
             raise WireError(f"an exchange begins with Open, {type(frame).__name__} came")
-        decline = self._judge(frame)
-        if decline is not None:
-            await stream.send(encode_frame(decline))
-            outcome = Outcome.DECLINED if decline.reason is DeclineReason.BUSY else Outcome.REFUSED
-            self._report(ExchangeReport(role=Role.RESPONDER, peer=frame.initiator, outcome=outcome, decline=decline))
-            return
-        await self._respond(stream, frame, len(message))
+        decline = self._judge(frame, self._asking)
+        if decline is None:
+            async with self._admission(frame.initiator, stream):
+                decline = self._judge(frame, self._asking - 1)  # much may have happened meanwhile
+                if decline is None:
+                    await self._respond(stream, frame, len(message))
+                    return
+        await stream.send(encode_frame(decline))
+        outcome = Outcome.DECLINED if decline.reason is DeclineReason.BUSY else Outcome.REFUSED
+        self._report(ExchangeReport(role=Role.RESPONDER, peer=frame.initiator, outcome=outcome, decline=decline))
 
-    def _judge(self, open_: Open) -> Decline | None:
+    @contextlib.asynccontextmanager
+    async def _admission(self, initiator: NodeId, stream: Stream) -> AsyncIterator[None]:
+        """Let an exchange wait until it may go on; one whose initiator dies meanwhile is cancelled with its stream."""
+        self._asking += 1
+        self._streams.setdefault(initiator, set()).add(stream)
+        try:
+            async with self._around.admission(initiator):
+                yield
+        finally:
+            self._asking -= 1
+            self._drop(initiator, stream)
+
+    def _judge(self, open_: Open, others: int) -> Decline | None:
+        """Say why not to accept; `others`: exchanges that peers have opened besides this one."""
         if self.journal.full:
             self._evict()
         plane = self._plane
@@ -250,8 +276,8 @@ class ExchangeEngine:
             ready=self.ready,
             poisoned=self.poisoned,
             stopping=self.stopping,
-            inbound=self.inbound,
-            max_inbound=self._config.max_inbound,
+            inbound=others,
+            max_inbound=self.max_inbound,
         )
         return judge(
             open_,
@@ -278,16 +304,16 @@ class ExchangeEngine:
         codec: Codec = codec_named(open_.codec)
         referee = self._discipline.referee(open_.initiator)
         referee.tighten(open_.clip)
+        referee.share = self._around.share(open_.initiator)
         pace = self._pace(open_.initiator)
         response = Response(stream, open_, open_bytes, self._merge, codec, referee, self._undo, pace=pace)
         self.journal.open(response.key)
         self.inbound += 1
-        self._streams.setdefault(open_.initiator, set()).add(stream)
         try:
             await response.run(encode_frame(Accept(first_step, self._around.progress())))
         finally:
             self.inbound -= 1
-            self._drop(open_.initiator, stream)
+            self._settling.notify()
             if response.refused_side is Side.OWN:
                 self._around.poisoned(response.machine.merged)
             steps_during = self._plane.header.step - first_step
@@ -295,10 +321,10 @@ class ExchangeEngine:
         if response.cause:
             stream.cancel()
 
-    def _pace(self, peer: NodeId) -> Pace:
+    def _pace(self, peer: NodeId, *, patient: bool = False) -> Pace:
         assert self._plane is not None
         layout = self._plane.layout
-        return Pace(self._rates.of(peer), 4 * layout.elements, layout.chunk_bytes)
+        return Pace(self._rates.of(peer), 4 * layout.elements, layout.chunk_bytes, patient=patient)
 
     def _drop(self, peer: NodeId, stream: Stream) -> None:
         streams = self._streams[peer]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from adpsgd_node.core.agreement import Agreement
 from adpsgd_node.core.algorithms.ad_psgd import (
@@ -19,13 +21,15 @@ from adpsgd_node.core.algorithms.ad_psgd import (
     StartExchange,
     Stepped,
 )
+from adpsgd_node.core.algorithms.d_psgd import opens
 from adpsgd_node.core.exchange.frame import CodecName
 from adpsgd_node.core.exchange.outcome import Outcome
 from adpsgd_node.core.membership.member import HOLDING, SETTLED_PHASES, Member
-from adpsgd_node.core.topology import Reach, Topology, reach
+from adpsgd_node.core.topology import Reach, Topology, metropolis_weight, reach
 from adpsgd_node.daemon.driver import Driver
 from adpsgd_node.daemon.exchange_io import ExchangeEngine
 from adpsgd_node.daemon.exchange_report import ExchangeReport
+from adpsgd_node.daemon.rounds import Around, Rounds
 from adpsgd_node.daemon.settings import ExchangeConfig
 from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.ids import NodeId
@@ -54,7 +58,9 @@ class Gossip:
         tasks: Tasks,
         live: Callable[[], Sequence[Member]],
         rng: random.Random,
+        mixed: Callable[[int], None] | None = None,
     ) -> None:
+        """`mixed` is told when the round after a step is over: D-PSGD; None: AD-PSGD, which has no rounds."""
         self.neighbors: tuple[str, ...] = ()
         """Names of the members next to this node, sorted; empty while it holds no model."""
         self._identity = identity
@@ -69,14 +75,20 @@ class Gossip:
         self._ids: dict[str, NodeId] = {}
         self._outbound_only: frozenset[str] = frozenset()
         self._reach = NOWHERE
+        self._weights: dict[str, float] = {}
         self._log = EventLog("gossip")
         self._policy: Driver[Event, StartExchange] = Driver(
             AdPsgd(exchanges_per_step=config.exchanges_per_step, rng=rng), self._start
+        )
+        self._rounds = (
+            None if mixed is None else Rounds(rng, Around(open=self._open, freeze=engine.freeze, mixed=mixed))
         )
 
     def close(self) -> None:
         """Start no exchange any more."""
         self._policy.close()
+        if self._rounds is not None:
+            self._rounds.close()
 
     def members_changed(self) -> None:
         """Lay the topology anew over the members that hold the model."""
@@ -92,6 +104,18 @@ class Gossip:
                 self._policy.post(NeighborRenewed(name))
         called = (name for name in self.neighbors if name not in self._outbound_only and not self._quarantined(name))
         self._policy.post(NeighborsChanged(tuple(called)))
+        if self._rounds is not None:
+            together = {name: self._weights[name] for name in self._together()}
+            self._rounds.meet(together, frozenset(name for name in together if self._opens(name)))
+
+    def admission(self, peer: NodeId) -> AbstractAsyncContextManager[None]:
+        """Have an exchange that a peer has opened wait for its round; without rounds it goes on at once."""
+        return contextlib.nullcontext() if self._rounds is None else self._rounds.admission(peer)
+
+    def share(self, peer: NodeId) -> float:
+        """Return which part of the difference an exchange with a peer applies: 1 brings both to the middle."""
+        rounds = self._rounds if self._activity is Activity.STEPPING else None
+        return 1.0 if rounds is None else rounds.share(peer)
 
     @property
     def problem(self) -> str:
@@ -112,16 +136,36 @@ class Gossip:
         holding = own in self._names
         self._reach = reach(self._topology, self._names, own, self._outbound_only) if holding else NOWHERE
         self.neighbors = self._reach.neighbors
+        if self._rounds is not None:
+            self._weights = {name: self._weight(name) for name in self.neighbors}
         if self.problem and not before:
             self._log.warning(self.problem)
+
+    def _weight(self, name: str) -> float:
+        other = reach(self._topology, self._names, name, self._outbound_only)
+        return metropolis_weight(len(self.neighbors), len(other.neighbors))
+
+    def _opens(self, name: str) -> bool:
+        """Tell whether this node opens an edge's exchanges; one that nobody can dial opens all of its own."""
+        own = self._identity.name
+        return name not in self._outbound_only and (own in self._outbound_only or opens(own, name))
 
     def act(self, activity: Activity) -> None:
         """Set what this node is doing."""
         self._activity = activity
+        if self._rounds is not None and activity is Activity.STEPPING:
+            self._policy.post(ActivityChanged(Activity.STOPPED))
+            self._rounds.resume()
+            return
+        if self._rounds is not None:
+            self._rounds.pause()
         self._policy.post(ActivityChanged(activity))
 
-    def stepped(self, steps: int) -> None:
+    def stepped(self, steps: int, step: int) -> None:
+        """Take in that the trainer has done more steps, and waits for the round after number `step`; 0: for none."""
         self._policy.post(Stepped(steps))
+        if self._rounds is not None and step:
+            self._rounds.stepped(step)
 
     def note(self, report: ExchangeReport) -> None:
         """Take in an exchange of either role."""
@@ -164,9 +208,16 @@ class Gossip:
         return name in self._ids and bool(self._engine.quarantine_of(self._ids[name]))
 
     def _start(self, action: StartExchange) -> None:
-        self._tasks.start(f"exchange with {action.peer}", self._exchange(action.peer))
+        def ended(name: str, outcome: Outcome) -> None:
+            self._policy.post(ExchangeEnded(name, outcome))
 
-    async def _exchange(self, name: str) -> None:
+        self._tasks.start(f"exchange with {action.peer}", self._exchange(action.peer, ended))
+
+    def _open(self, name: str) -> None:
+        assert self._rounds is not None
+        self._tasks.start(f"round with {name}", self._exchange(name, self._rounds.opened))
+
+    async def _exchange(self, name: str, ended: Callable[[str, Outcome], None]) -> None:
         outcome = Outcome.UNREACHABLE
         try:
             member = next((m for m in self._live() if m.name == name), None)
@@ -176,4 +227,4 @@ class Gossip:
                 codec = CodecName.FP32 if settling else self._config.codec
                 outcome = (await self._engine.initiate(member.id, member.address, codec)).outcome
         finally:
-            self._policy.post(ExchangeEnded(name, outcome))
+            ended(name, outcome)

@@ -72,6 +72,8 @@ class Merge:
     """The chunk arithmetic of one node's plane, with scratch buffers for one exchange at a time each way."""
 
     def __init__(self, plane: Plane) -> None:
+        self.frozen = False
+        """Average what the trainer has published, without what other exchanges have brought since (D-PSGD)."""
         self._plane = plane
         largest = max(stop - start for start, stop in plane.layout.chunks)
         self._view = np.empty(largest, np.float32)
@@ -85,6 +87,8 @@ class Merge:
 
     def view(self, index: int) -> NDArray[np.float32]:
         """Return the chunk's view now: float32 [elements], valid until the next call."""
+        if self.frozen:
+            return self._plane.live_chunk(index)
         return self._plane.read_view(index, self._view[: self.elements(index)])
 
     def apply(

@@ -34,8 +34,10 @@ from adpsgd_node.daemon.fetch import Fetcher
 from adpsgd_node.daemon.finish import MEND, Finish
 from adpsgd_node.daemon.gossip import Gossip
 from adpsgd_node.daemon.membership_io import MembershipHooks, MembershipIo
+from adpsgd_node.daemon.rendezvous import Rendezvous
 from adpsgd_node.daemon.resolve import SeedResolver
-from adpsgd_node.daemon.settings import NodeConfig, TopologyName
+from adpsgd_node.daemon.rounds import MAX_NEIGHBORS
+from adpsgd_node.daemon.settings import AlgorithmName, NodeConfig, TopologyName
 from adpsgd_node.daemon.snapshot import Subject
 from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.daemon.trainer_host import TrainerHost
@@ -127,14 +129,27 @@ class Node:
             settled=self._settled,
             kept=lambda role, _, chunks: metrics.chunks_averaged(role, chunks),
             sentenced=self._sentenced,
+            admission=lambda peer: self.gossip.admission(peer),
+            share=lambda peer: self.gossip.share(peer),
         )
         self.engine = ExchangeEngine(identity, self.run_id, transport, config.exchange, around, tasks)
+        in_rounds = config.algorithm is AlgorithmName.D_PSGD
+        if in_rounds:
+            self.engine.patient, self.engine.max_inbound = True, MAX_NEIGHBORS
         edges = ",".join(f"{one}:{other}" for one, other in config.exchange.edges) or None
         topology = topology_named(config.exchange.topology.name.lower(), edges)
         if config.exchange.topology is TopologyName.CUSTOM:
             topology.neighbors((identity.name,), identity.name)  # this node must be in the list
         self.gossip = Gossip(
-            identity, config.exchange, topology, config.target.tolerance, self.engine, tasks, swim.live, self._rng
+            identity,
+            config.exchange,
+            topology,
+            config.target.tolerance,
+            self.engine,
+            tasks,
+            swim.live,
+            self._rng,
+            self._mixed if in_rounds else None,
         )
         self.finish = Finish(
             swim, self.gossip, config.target, self.watch, lambda: self.training.poison, lambda: self.leaving
@@ -152,6 +167,7 @@ class Node:
             rng=self._rng,
         )
         self._donor = Donor(identity, self.run_id, self._holding, config.joining, metrics)
+        self.rendezvous = Rendezvous(identity, self.run_id, config.world_size, transport, swim.live)
 
     def unary(self) -> dict[Method, UnaryHandler]:
         """Return what answers peers' calls."""
@@ -160,6 +176,7 @@ class Node:
             Method.JOIN: self.membership.join,
             Method.SETTLE: self.engine.settle,
             Method.OFFER: self._donor.offer,
+            Method.WORLD: self.rendezvous.answer,
         }
 
     def streams(self) -> dict[StreamMethod, ConverseHandler]:
@@ -201,13 +218,14 @@ class Node:
             return
         self._log.debug("phase", before=self.phase.name, now=phase.name)
         self.phase = phase
-        self.engine.ready = phase in HOLDING
+        alone = phase is Phase.TRAINING and self.rendezvous.size > 0  # its trainer averages with the others itself
+        self.engine.ready = phase in HOLDING and not alone
         self.engine.poisoned = phase is Phase.POISONED
         self.membership.post(PhaseChanged(phase))
         self.gossip.members_changed()
         if phase in SETTLED_PHASES:
             self.gossip.act(Activity.SETTLING)
-        elif phase is Phase.TRAINING:
+        elif phase is Phase.TRAINING and not alone:
             attached = self.link is not None and self.link.pid
             self.gossip.act(Activity.STEPPING if attached else Activity.IDLE)
         else:
@@ -226,6 +244,12 @@ class Node:
         target = self.training.target_samples
         if target and totals.samples >= target:
             self.training.command(Command.STOP)
+
+    def _mixed(self, step: int) -> None:
+        """Let the trainer take in what the round after `step` brought, and go on."""
+        self.training.mixed(step)
+        if self.link is not None:
+            self.link.wake()
 
     def _judge(self) -> None:
         """See whether this node's neighbors are close, while it does not step."""

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adpsgd_node import address
+from adpsgd_node.core.algorithms.world import MAX_WORLD
 from adpsgd_node.core.exchange.frame import CodecName
+from adpsgd_node.daemon.handicap import HandicapConfig
 from adpsgd_node.ids import MAX_NAME_LENGTH, Address, valid_name
 from adpsgd_node.seed import MAX_SEEDS, SEED_FORMS, SeedKind, parse_seed
 from adpsgd_node.setting import SettingError, choice
@@ -59,6 +61,10 @@ class AlgorithmName(enum.Enum):
     D_PSGD = enum.auto()
     A_PSGD = enum.auto()
     ALLREDUCE = enum.auto()
+
+
+BUILT = frozenset({AlgorithmName.AD_PSGD, AlgorithmName.D_PSGD, AlgorithmName.ALLREDUCE})
+"""Those that this version has."""
 
 
 class TopologyName(enum.Enum):
@@ -262,7 +268,10 @@ class NodeConfig:
     output: Path | None = None
     """Folder for the model and results; empty: `runs/<run>/<name>`."""
     algorithm: AlgorithmName = AlgorithmName.AD_PSGD
-    """Only `ad-psgd` in this version."""
+    """What a step waits for: `ad-psgd` for nothing, `d-psgd` for mixing with all neighbors, `allreduce` for the average
+    gradient of all nodes; the same on every node."""
+    world_size: int = 0
+    """Nodes of the whole run, which `allreduce` must know: none can join later, and none be spared. 0: any number."""
     seed: int = 0
     """Of this node's random choices, mixed with its name, so that all nodes may be given the same one."""
     drain_timeout_s: float = 30.0
@@ -273,17 +282,36 @@ class NodeConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    handicap: HandicapConfig = field(default_factory=HandicapConfig)
 
     def __post_init__(self) -> None:
         for key, text in (("name", self.name), ("run", self.run)):
             if not valid_name(text):
                 expected = f"1 to {MAX_NAME_LENGTH} letters, digits, '.', '_', '-'; a letter or digit at both ends"
                 raise SettingError(key, text, expected)
-        if self.algorithm is not AlgorithmName.AD_PSGD:
-            later = ", ".join(choice(name) for name in AlgorithmName if name is not AlgorithmName.AD_PSGD)
-            raise SettingError("algorithm", self.algorithm, f"ad-psgd; {later} are not built yet")
+        if self.algorithm not in BUILT:
+            built = ", ".join(choice(name) for name in AlgorithmName if name in BUILT)
+            raise SettingError("algorithm", self.algorithm, f"{built}; the others are not built yet")
+        self._check_world()
         _check_range("seed", self.seed, 0, MAX_SEED)
         _check_range("drain_timeout_s", self.drain_timeout_s, 1, MAX_WAIT_S)
+
+    def _check_world(self) -> None:
+        if self.algorithm is not AlgorithmName.ALLREDUCE:
+            if self.world_size:
+                expected = f"0, as algorithm = {choice(self.algorithm)} takes nodes in at any time"
+                raise SettingError("world_size", self.world_size, expected)
+            return
+        if not 1 <= self.world_size <= MAX_WORLD:
+            expected = f"the number of nodes, 1 to {MAX_WORLD}, as algorithm = allreduce must know it"
+            raise SettingError("world_size", self.world_size, expected)
+        if self.network.outbound_only:
+            raise SettingError("outbound_only", True, "false, as with algorithm = allreduce all nodes dial each other")
+
+    @property
+    def max_restarts(self) -> int:
+        """Times the script may be started again: with allreduce never, as the others are in the middle of a step."""
+        return 0 if self.algorithm is AlgorithmName.ALLREDUCE else self.trainer.max_restarts
 
     @property
     def folder(self) -> Path:

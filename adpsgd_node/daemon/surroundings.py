@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from adpsgd_node.core.exchange.journal import ExchangeKey
@@ -32,3 +34,7 @@ class Surroundings:
     """Told how many chunks of an exchange stay applied on this side, once that is certain."""
     sentenced: Callable[[Sentence], None] = lambda _: None
     """Told when a peer was put into quarantine."""
+    admission: Callable[[NodeId], AbstractAsyncContextManager[None]] = lambda _: contextlib.nullcontext()
+    """Entered for an inbound exchange as soon as it may go on, and left when it has ended."""
+    share: Callable[[NodeId], float] = lambda _: 1.0
+    """Which part of the difference is applied with a peer: twice its weight, a float32 above 0 and at most 1."""

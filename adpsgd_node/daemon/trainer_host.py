@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from adpsgd_node.address import split_address
 from adpsgd_node.core.algorithms.ad_psgd import Activity
 from adpsgd_node.core.membership.event import Advanced
 from adpsgd_node.core.membership.member import Phase
 from adpsgd_node.daemon.adopt import Origin, begin
 from adpsgd_node.daemon.finish import MEND, poisoned
+from adpsgd_node.daemon.rendezvous import trainer_address
 from adpsgd_node.daemon.trainer_link import LinkHost, TrainerLink
-from adpsgd_node.errors import AdpsgdError, ConfigError, PoisonedError
+from adpsgd_node.errors import AdpsgdError, ConfigError, PoisonedError, TrainerError
 from adpsgd_node.plane import Plane
 from adpsgd_node.plane.header import Command
+from adpsgd_node.setting import choice
 from adpsgd_node.telemetry.log import EventLog
 from adpsgd_node.wire.trainer import Attach, Attached, Go
 
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainerHost"]
 
+SCRIPT_END_S = 30.0
+"""How long a script that is told why it cannot go on may take to end: it may have something to save."""
+
 
 class TrainerHost:
     """What a node does at each stage of its trainer's life; one trainer after another."""
@@ -30,6 +37,8 @@ class TrainerHost:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._finishing: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._parted: AdpsgdError | None = None
         self._log = EventLog("node")
 
     def link_host(self) -> LinkHost:
@@ -55,6 +64,10 @@ class TrainerHost:
         plane.header.command = Command.RUN
         node.checkpointing.restorer.meet(plane.layout.schema)
         node.refresh()
+        handicap = node.config.handicap
+        slow_factor, emulate_step_s = handicap.slow_factor(node.config.name), handicap.emulate_step_s
+        if slow_factor > 1 or emulate_step_s:
+            self._log.warning("computing is slowed down on purpose", factor=slow_factor, least_s=emulate_step_s)
         return plane, Attached(
             daemon_pid=os.getpid(),
             node=node.identity.name,
@@ -64,6 +77,10 @@ class TrainerHost:
             resumed=resumed,
             output=str(node.config.folder.absolute()),
             state_folder=str(node.checkpointing.trainer_folder.absolute()),
+            algorithm=choice(node.config.algorithm),
+            slow_factor=slow_factor,
+            emulate_step_s=emulate_step_s,
+            host=split_address(node.membership.swim.self_member.address)[0],
         )
 
     async def _prepare(self) -> Go | None:
@@ -73,6 +90,9 @@ class TrainerHost:
             return None
         plane = node.training.plane
         assert plane is not None
+        if node.training.has_model and node.rendezvous.size:
+            node.fail(TrainerError("a script that comes back has no place in an allreduce: start all nodes again"))
+            return None
         if node.training.has_model:
             self._log.info("the trainer goes on with the live plane", step=plane.header.step)
             restore = await self._trainer_part(plane)
@@ -92,7 +112,30 @@ class TrainerHost:
         node.enter(Phase.TRAINING)
         node.refresh()
         donor = origin.donor.name if origin.donor else ""
-        return Go(adopted=origin != Origin(), donor=donor, restore=await self._trainer_part(plane))
+        go = Go(adopted=origin != Origin(), donor=donor, restore=await self._trainer_part(plane))
+        return await self._join_world(go, plane) if node.rendezvous.size else go
+
+    async def _join_world(self, go: Go, plane: Plane) -> Go | None:
+        """Wait until all nodes of the world are there, and have the trainer meet theirs."""
+        node, link = self._node, self._node.link
+        assert link is not None, "only an attached trainer is prepared"
+        try:
+            place = await node.rendezvous.meet(trainer_address(node.membership.swim.self_member.address, link.port))
+        except AdpsgdError as error:
+            node.fail(error)
+            return None
+        self._watching = node.tasks.start("watch the world", self._watch_world(link, plane))
+        # The nodes' checkpoints are of different steps, and their optimizers must not differ: all begin afresh.
+        size = len(place.world.members)
+        return replace(go, restore="", world_size=size, rank=place.rank, rendezvous=place.rendezvous)
+
+    async def _watch_world(self, link: TrainerLink, plane: Plane) -> None:
+        """Have the script end with the reason, and then this node, once its world is not whole any more."""
+        node = self._node
+        self._parted = await node.rendezvous.vain(plane.header)
+        await link.failed(self._parted)
+        await node.watch.until(lambda: node.link is not link, SCRIPT_END_S)
+        node.fail(self._parted)
 
     async def _trainer_part(self, plane: Plane) -> str:
         path = await self._node.checkpointing.restorer.trainer_part(plane.layout.schema)
@@ -102,6 +145,8 @@ class TrainerHost:
         node = self._node
         node.enter(Phase.TRAINING)
         node.gossip.act(Activity.STEPPING)
+        if step := node.training.behind:  # its round was begun for an earlier life of the script
+            node.gossip.stepped(0, step)
         node.refresh()
 
     def _stepped(self) -> None:
@@ -117,8 +162,8 @@ class TrainerHost:
                 node.enter(Phase.TRAINING)
         node.membership.post(Advanced(*node.training.progress()))
         node.refresh()
-        if news.steps and not node.training.poison:
-            node.gossip.stepped(news.steps)
+        if news.steps:
+            node.gossip.stepped(0 if node.training.poison else news.steps, node.training.behind)
         node.watch.notify()  # a checkpoint may wait for the trainer's part
 
     def _settle(self) -> None:
@@ -131,6 +176,7 @@ class TrainerHost:
         if node.training.poison:
             node.tasks.start("tell the trainer", link.failed(poisoned(node.training.poison)))
             return
+        self._stop_watching()
         self._log.info("has stopped stepping; settling", step=node.training.progress()[0])
         node.enter(Phase.SETTLING)
         self._finishing = node.tasks.start("finish", node.finish.conclude(link))
@@ -148,12 +194,20 @@ class TrainerHost:
         if link is node.link:
             node.link = None
         node.metrics.trainer_exited()
+        if self._parted is not None:
+            node.fail(self._parted)  # now: what the script exits with is not the reason
+        self._stop_watching()
         if node.training.poison:
             node.given_up = node.training.poison
             node.training.discard()
             node.enter(Phase.IDLE)
-        elif node.phase is Phase.TRAINING:
+        elif node.phase is Phase.TRAINING and not node.rendezvous.size:
             node.gossip.act(Activity.IDLE)
         elif node.phase is Phase.INITIALIZING:
             node.enter(Phase.IDLE)
         node.watch.notify()
+
+    def _stop_watching(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None

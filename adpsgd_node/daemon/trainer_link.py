@@ -62,12 +62,15 @@ class TrainerLink:
     def __init__(self, link: socket.socket, host: LinkHost, attached: Callable[[], None] = lambda: None) -> None:
         self.pid = 0
         """The process that attached; 0 before."""
+        self.port = 0
+        """Where it listens for the trainers of other nodes, if it does."""
         self._link = link
         self._link.setblocking(False)
         self._host = host
         self._attached = attached
         self._log = EventLog("trainer")
         self._event_fd = -1
+        self._gate_fd = -1
         self._pidfd = -1
         self._gone = asyncio.Event()
         self._closed = False
@@ -98,10 +101,17 @@ class TrainerLink:
             if fd >= 0:
                 loop.remove_reader(fd)
                 os.close(fd)
+        if self._gate_fd >= 0:
+            os.close(self._gate_fd)
         self._link.close()
         if self.pid:
             self._host.stepped()  # what it published last still counts
             self._host.lost(self)
+
+    def wake(self) -> None:
+        """Have a trainer that waits for the others look at the plane's header."""
+        if self._gate_fd >= 0 and not self._closed:
+            os.eventfd_write(self._gate_fd, 1)
 
     async def send(self, frame: TrainerFrame) -> None:
         """Send one frame; a trainer that is gone is not an error here."""
@@ -130,7 +140,8 @@ class TrainerLink:
         match frame:
             case Attach() if not self.pid:
                 await self._attach(frame)
-            case Ready():
+            case Ready(port):
+                self.port = port
                 go = await self._host.prepare()
                 if go is not None:
                     await self.send(go)
@@ -151,9 +162,10 @@ class TrainerLink:
         plane, attached = self._host.attach(attach)
         self.pid = attach.pid
         self._event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._gate_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         loop.add_reader(self._event_fd, self._on_step)
         # A fresh socket takes a frame of a few hundred bytes at once.
-        socket.send_fds(self._link, [pack(attached)], [plane.fd, self._event_fd])
+        socket.send_fds(self._link, [pack(attached)], [plane.fd, self._event_fd, self._gate_fd])
         self._attached()
 
     def _on_exit(self) -> None:

@@ -147,6 +147,17 @@ class Training:
         if self.plane is not None:
             self.plane.header.command = command
 
+    def mixed(self, step: int) -> None:
+        """Tell the trainer that what it waits for after `step` has been done; `TrainerLink.wake` has it look."""
+        if self.plane is not None:
+            self.plane.header.mixed = step
+
+    @property
+    def behind(self) -> int:
+        """The step whose round the trainer waits for; 0: none."""
+        header = None if self.plane is None else self.plane.header
+        return header.step if header is not None and header.mixed < header.step else 0
+
     def publish(self, steps: int, samples: int) -> None:
         """Show the trainer the run's counters."""
         if self.plane is not None:

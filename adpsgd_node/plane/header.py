@@ -73,6 +73,9 @@ class Header:
     state_saved = _Field(_TRAINER + 64, np.uint64, int)
     """Number of the last `save_state` that the trainer has carried out, or failed at."""
 
+    waiting = _Field(_TRAINER + 72, np.uint64, int)
+    """1 while the trainer waits for those of other nodes (allreduce)."""
+
     command = _Field(_DAEMON, np.uint64, Command)
     global_steps = _Field(_DAEMON + 8, np.uint64, int)
     global_samples = _Field(_DAEMON + 16, np.uint64, int)
@@ -81,6 +84,9 @@ class Header:
     exchanges = _Field(_DAEMON + 32, np.uint64, int)
     save_state = _Field(_DAEMON + 40, np.uint64, int)
     """Raised to have the trainer write its part of a checkpoint at its next step boundary."""
+
+    mixed = _Field(_DAEMON + 48, np.uint64, int)
+    """Steps after which the daemon has done what the algorithm makes the next one wait for; AD-PSGD never waits."""
 
     def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
         self._memory = memory[:HEADER_BYTES]

@@ -14,7 +14,7 @@ from adpsgd_node.config import trainer_fd
 from adpsgd_node.errors import ConfigError, SchemaMismatchError, WireError
 from adpsgd_node.plane import Layout, Plane
 from adpsgd_node.trainer.inventory import Inventory
-from adpsgd_node.trainer.link import Link
+from adpsgd_node.trainer.link import MAX_DESCRIPTORS, Link
 from adpsgd_node.wire.trainer import Attach, Attached
 
 __all__ = ["ANSWER_LIMIT_S", "Attachment", "DaemonChild", "attach", "connect"]
@@ -90,6 +90,8 @@ class Attachment:
     plane: Plane
     step_event: int
     """Descriptor of the eventfd that tells the daemon of each step."""
+    gate_event: int
+    """Descriptor of the eventfd by which the daemon lets a step pass that waits for the others."""
     attached: Attached
 
 
@@ -114,21 +116,24 @@ def attach(link: Link, child: DaemonChild | None, inventory: Inventory, dataset_
     attached = link.receive(Attached, ANSWER_LIMIT_S)
     link.watch(attached.daemon_pid)
     descriptors = link.take_descriptors()
-    if len(descriptors) != 2:
+    if len(descriptors) != MAX_DESCRIPTORS:
         for fd in descriptors:
             os.close(fd)
-        raise WireError(f"{len(descriptors)} descriptors came with Attached, not 2: run one version of adpsgd-node")
-    plane_fd, step_event = descriptors
+        found = f"{len(descriptors)} descriptors came with Attached, not {MAX_DESCRIPTORS}"
+        raise WireError(f"{found}: run one version of adpsgd-node")
     try:
         layout = Layout.build(inventory.specs, attached.chunk_bytes)
         if layout.schema != attached.schema:
             raise SchemaMismatchError("the daemon holds the plane of another model: restart the node to train this one")
-        plane = Plane.attach(plane_fd, layout)
+        plane = Plane.attach(descriptors[0], layout)
     except BaseException:
-        os.close(plane_fd)
-        os.close(step_event)
+        for fd in descriptors:
+            os.close(fd)
         raise
-    return Attachment(link=link, child=child, plane=plane, step_event=step_event, attached=attached)
+    _, step_event, gate_event = descriptors
+    return Attachment(
+        link=link, child=child, plane=plane, step_event=step_event, gate_event=gate_event, attached=attached
+    )
 
 
 def _flags(options: Mapping[str, object]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +19,7 @@ from adpsgd_node.trainer.replica import Replica
 from adpsgd_node.trainer.shared import SharedReplica
 from adpsgd_node.trainer.staged import StagedReplica
 from adpsgd_node.trainer.state import restore
+from adpsgd_node.trainer.world import World, listen
 from adpsgd_node.wire.trainer import Go, Ready
 
 __all__ = ["join"]
@@ -63,10 +65,12 @@ def join(
     try:
         attachment = attach(link, child, inventory, dataset_size)
         use_staging = not inventory.is_plain if staged is None else staged
-        replica, go = _enter(attachment, inventory, use_staging)
+        listener = listen(attachment.attached.host) if attachment.attached.algorithm == "allreduce" else None
+        replica, go = _enter(attachment, inventory, use_staging, listener)
         if go.restore:
             restore(go.restore, optimizers)
-        return Node(attachment, replica, training)
+        world = None if listener is None else _meet(attachment, inventory, go, listener)
+        return Node(attachment, replica, training, world)
     except BaseException as error:
         link.close()
         if child is not None:
@@ -76,17 +80,27 @@ def join(
         raise
 
 
-def _enter(attachment: Attachment, inventory: Inventory, staged: bool) -> tuple[Replica, Go]:
+def _enter(
+    attachment: Attachment, inventory: Inventory, staged: bool, listener: socket.socket | None
+) -> tuple[Replica, Go]:
     """Agree with the daemon on the parameters to start from; give what it said last, too."""
     plane, resumed = attachment.plane, attachment.attached.resumed
     Fold(plane).recover()
     replica = _replica(inventory, plane, staged)
     if not resumed:
         replica.offer()
-    attachment.link.send(Ready())
+    attachment.link.send(Ready(listener.getsockname()[1] if listener else 0))
     go = attachment.link.receive(Go, None)
     replica.bind(from_live=resumed or go.adopted)
     return replica, go
+
+
+def _meet(attachment: Attachment, inventory: Inventory, go: Go, listener: socket.socket) -> World:
+    """Connect with the trainers of all other nodes."""
+    host, header = attachment.attached.host, attachment.plane.header
+    world = World(go, host, inventory.device, header, attachment.link)
+    world.meet(listener)
+    return world
 
 
 def _replica(inventory: Inventory, plane: Plane, staged: bool) -> Replica:

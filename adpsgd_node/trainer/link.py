@@ -21,8 +21,8 @@ from adpsgd_node.wire.trainer import LENGTH_BYTES, Failed, TrainerFrame, decode,
 
 __all__ = ["MAX_DESCRIPTORS", "Link"]
 
-MAX_DESCRIPTORS = 2
-"""Descriptors that come with `Attached`: the plane and the step event."""
+MAX_DESCRIPTORS = 3
+"""Descriptors that come with `Attached`: the plane, the step event and the gate event."""
 
 MEANWHILE_MS = 200
 """How often a wait looks after what else may be asked."""

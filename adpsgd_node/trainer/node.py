@@ -17,12 +17,16 @@ from torch import nn
 from adpsgd_node.errors import TrainerError
 from adpsgd_node.plane import TrainerState
 from adpsgd_node.plane.header import STEP_SECONDS_ENTRIES
+from adpsgd_node.trainer.algorithm import rhythm_of
 from adpsgd_node.trainer.attach import Attachment
+from adpsgd_node.trainer.gate import Gate
+from adpsgd_node.trainer.handicap import Handicap, device_is_done
 from adpsgd_node.trainer.hook import StepHooks
 from adpsgd_node.trainer.progress import Progress, Result, read_progress, told_to_stop
 from adpsgd_node.trainer.replica import Replica
 from adpsgd_node.trainer.save import save_model
 from adpsgd_node.trainer.state import StateSaver
+from adpsgd_node.trainer.world import World
 from adpsgd_node.wire.trainer import Agreed, Saved, Settle
 
 __all__ = ["Node", "Training"]
@@ -46,11 +50,16 @@ class Node:
     joined acts: in forked DataLoader workers the handle does nothing.
     """
 
-    def __init__(self, attachment: Attachment, replica: Replica, training: Training) -> None:
+    def __init__(
+        self, attachment: Attachment, replica: Replica, training: Training, world: World | None = None
+    ) -> None:
+        self._gate = Gate(attachment.gate_event, attachment.link)
+        self._rhythm = rhythm_of(attachment, replica, self._gate, training.model, world)
         self._attachment = attachment
         self._replica = replica
         self._training = training
         self._header = attachment.plane.header
+        self._handicap = Handicap.of(attachment.attached, self._header, attachment.link, device_is_done(training.model))
         self._pid = os.getpid()
         self._result: Result | None = None
         self._attached = True
@@ -89,7 +98,7 @@ class Node:
     @property
     def should_stop(self) -> bool:
         """Tell whether to leave the training loop: the target is reached, or the daemon is asked to stop."""
-        return not self._attached or told_to_stop(self._header)
+        return not self._attached or self._rhythm.agrees_to_stop(told_to_stop(self._header))
 
     def log(self, *, loss: SupportsFloat | None = None, accuracy: SupportsFloat | None = None) -> None:
         """Show the last loss or accuracy in metrics and status; a loss that is not finite stops the exchanges."""
@@ -136,6 +145,7 @@ class Node:
     def _finish(self) -> Result:
         link, attached = self._attachment.link, self._attachment.attached
         self._hooks.remove()
+        self._rhythm.stop()
         self._replica.flush()
         self._header.trainer_state = TrainerState.SETTLING
         link.send(Settle())
@@ -157,6 +167,9 @@ class Node:
         """Give everything back, whatever state it is in."""
         self._attached = False
         self._hooks.remove()
+        self._rhythm.stop()
+        self._rhythm.close()
+        self._gate.close()
         self._saver.close()
         self._header.trainer_state = state
         try:
@@ -169,13 +182,21 @@ class Node:
                 self._attachment.child.stop()
 
     def _before_step(self) -> None:
-        self._act(self._replica.before_step)
+        self._act(self._prepare_step)
 
     def _after_step(self) -> None:
         self._act(self._complete_step)
 
+    def _prepare_step(self) -> None:
+        self._handicap.excuse(self._rhythm.take_waited_s())
+        self._handicap.stretch()
+        self._rhythm.before_step()
+        self._handicap.go_on()
+        self._replica.before_step()
+
     def _complete_step(self) -> None:
         self._replica.after_step()
+        self._rhythm.after_step()
         header, now = self._header, time.perf_counter()
         step = header.step + 1
         header.step_seconds[step % STEP_SECONDS_ENTRIES] = now - self._last_step_at

@@ -37,6 +37,11 @@ class Replica(ABC):
         self._addresses: list[int] = []
         self._inspected = 0
 
+    @property
+    def exchanged(self) -> tuple[ExchangedTensor, ...]:
+        """What this holds, in the order of the plane."""
+        return self._entries
+
     def offer(self) -> None:
         """Write the model's present values to `live`; the daemon may write over them until Go."""
         for placement, entry in zip(self._plane.layout.placements, self._entries, strict=True):
@@ -50,6 +55,10 @@ class Replica(ABC):
     @abstractmethod
     def before_step(self) -> None:
         """Fold what exchanges brought. Never waits."""
+
+    @abstractmethod
+    def catch_up(self) -> None:
+        """Fold all that exchanges brought, waiting for copies; ahead of `before_step`, which then has nothing to do."""
 
     @abstractmethod
     def after_step(self) -> None:

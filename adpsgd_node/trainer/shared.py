@@ -31,6 +31,9 @@ class SharedReplica(Replica):
         if self._fold.fold():
             self._mend_variances()
 
+    def catch_up(self) -> None:
+        self.before_step()
+
     def after_step(self) -> None:
         self._inspect()
 

@@ -64,8 +64,15 @@ class StagedReplica(Replica):
 
     def before_step(self) -> None:
         self._put_back_buffers()
-        if not self._staging.ready():
-            return
+        if self._staging.ready():
+            self._take()
+
+    def catch_up(self) -> None:
+        self._put_back_buffers()
+        while self._staging.arrive():
+            self._take()
+
+    def _take(self) -> None:
         self._absorb()  # a forward pass may have written to buffers: that is not to be lost under a fold
         applied = self._staging.apply()
         for mirror in self._mirrors.values():

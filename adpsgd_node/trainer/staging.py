@@ -130,6 +130,19 @@ class Staging:
             copies.append((one.folded, self._folded[self._face(one.chunk, FOLDED_FACE)][start:stop]))
         self._fetching = _Batch(self._engine.to_device(copies), staged)
 
+    def arrive(self) -> bool:
+        """Have changed chunks come to the device, waiting for them; False when nothing has changed."""
+        self._wait_publish()
+        self.fetch()
+        if self._fetching is None and not self._free:  # all slots hold what is applied and not published
+            self.publish()
+            self._wait_publish()
+            self.fetch()
+        if self._fetching is None:
+            return False
+        self._fetching.ticket.wait()
+        return True
+
     def flush(self) -> None:
         """Publish the present master, waiting for it; what was fetched but not applied is left for `Fold`."""
         if self._fetching is not None:

@@ -6,6 +6,7 @@ On the socket each frame is a little-endian uint32 length and that many bytes of
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 
@@ -46,6 +47,8 @@ MAX_TENSORS = 100_000
 MAX_DIMENSIONS = 32
 """Most dimensions of a tensor (the limit of the plane)."""
 
+MAX_PORT = 65535
+
 MAX_TEXT_BYTES = 4096
 """Longest text in a frame, in UTF-8 bytes; a longer `detail` is cut when it is encoded."""
 
@@ -65,7 +68,7 @@ class Attach:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attached:
-    """Daemon -> trainer; the descriptors of plane and step event travel with it."""
+    """Daemon -> trainer; the descriptors of plane, step event and gate event travel with it."""
 
     daemon_pid: int
     node: str
@@ -78,11 +81,22 @@ class Attached:
     """Folder for the model file; empty: write none."""
     state_folder: str = ""
     """Where the trainer writes its part of a checkpoint when the plane's header asks for it; empty: it never does."""
+    algorithm: str = "ad-psgd"
+    """As in `--algorithm`: what a step waits for."""
+    slow_factor: float = 1.0
+    """Stretch computing by this factor, at least 1."""
+    emulate_step_s: float = 0.0
+    """Computing takes at least so long, in seconds, before it is stretched; 0: as long as it takes."""
+    host: str = ""
+    """By which peers reach this machine: a trainer that speaks with those of other nodes listens there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
     """Trainer -> daemon: initial parameters stand in `live`; until `Go` the daemon may write there."""
+
+    port: int = 0
+    """Where a trainer that speaks with those of other nodes listens; 0: it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +109,12 @@ class Go:
     """Who gave them; empty: nobody."""
     restore: str = ""
     """The trainer's part of this node's checkpoint (optimizer, random numbers); empty: none."""
+    world_size: int = 0
+    """Nodes of an algorithm that knows how many there are; 0: it does not."""
+    rank: int = 0
+    """Of this node among them."""
+    rendezvous: str = ""
+    """`host:port` where the trainer of rank 0 listens for the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +185,9 @@ def decode(data: bytes) -> TrainerFrame:
         case "attached":
             return _read_attached(message.attached)
         case "ready":
-            return Ready()
+            return Ready(at_most(message.ready.port, MAX_PORT, "ready.port"))
         case "go":
-            go = message.go
-            return Go(go.adopted, _text(go.donor, "go.donor"), _text(go.restore, "go.restore"))
+            return _read_go(message.go)
         case "settle":
             return Settle()
         case "agreed":
@@ -187,10 +206,9 @@ def _message(frame: TrainerFrame) -> trainer_pb2.TrainerFrame:
         case Attached():
             return trainer_pb2.TrainerFrame(attached=_attached(frame))
         case Ready():
-            return trainer_pb2.TrainerFrame(ready=trainer_pb2.Ready())
+            return trainer_pb2.TrainerFrame(ready=trainer_pb2.Ready(port=frame.port))
         case Go():
-            go = trainer_pb2.Go(adopted=frame.adopted, donor=frame.donor, restore=frame.restore)
-            return trainer_pb2.TrainerFrame(go=go)
+            return trainer_pb2.TrainerFrame(go=_go(frame))
         case Settle():
             return trainer_pb2.TrainerFrame(settle=trainer_pb2.Settle())
         case Agreed():
@@ -234,6 +252,10 @@ def _attached(frame: Attached) -> trainer_pb2.Attached:
         resumed=frame.resumed,
         output=frame.output,
         state_folder=frame.state_folder,
+        algorithm=frame.algorithm,
+        slow_factor=frame.slow_factor,
+        emulate_step_s=frame.emulate_step_s,
+        host=frame.host,
     )
 
 
@@ -247,6 +269,32 @@ def _read_attached(message: trainer_pb2.Attached) -> Attached:
         resumed=message.resumed,
         output=_text(message.output, "attached.output"),
         state_folder=_text(message.state_folder, "attached.state_folder"),
+        algorithm=_text(message.algorithm, "attached.algorithm"),
+        slow_factor=_number(message.slow_factor, "attached.slow_factor"),
+        emulate_step_s=_number(message.emulate_step_s, "attached.emulate_step_s"),
+        host=_text(message.host, "attached.host"),
+    )
+
+
+def _go(frame: Go) -> trainer_pb2.Go:
+    return trainer_pb2.Go(
+        adopted=frame.adopted,
+        donor=frame.donor,
+        restore=frame.restore,
+        world_size=frame.world_size,
+        rank=frame.rank,
+        rendezvous=frame.rendezvous,
+    )
+
+
+def _read_go(message: trainer_pb2.Go) -> Go:
+    return Go(
+        adopted=message.adopted,
+        donor=_text(message.donor, "go.donor"),
+        restore=_text(message.restore, "go.restore"),
+        world_size=message.world_size,
+        rank=message.rank,
+        rendezvous=_text(message.rendezvous, "go.rendezvous"),
     )
 
 
@@ -266,6 +314,12 @@ def _read_agreed(message: trainer_pb2.Agreed) -> Agreed:
         samples_total=message.samples_total,
         members=message.members,
     )
+
+
+def _number(value: float, field: str) -> float:
+    if not 0.0 <= value < math.inf:
+        raise WireError(f"{field}: expected a number of at least 0, got {value:g}")
+    return value
 
 
 def _text(text: str, field: str) -> str:

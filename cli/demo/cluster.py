@@ -120,7 +120,8 @@ class Cluster:
                 sys.executable,
                 *("-m", "adpsgd_cli", "up"),
                 *_options(self._plan, name, address, http, seeds, folder),
-                *("-m", self._plan.task.module, "--seed", str(self._plan.seed)),
+                *self._plan.options,
+                *self._plan.script(name),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=file,
                 stderr=asyncio.subprocess.STDOUT,
@@ -157,9 +158,10 @@ def _options(plan: DemoPlan, name: str, address: str, http: str, seeds: list[str
         "output": str(folder),
         "topology": choice(plan.topology),
         "codec": choice(plan.codec),
-        "epochs": str(plan.epochs if plan.epochs is not None else plan.task.default_epochs),
         "tolerance": str(plan.tolerance),
         "seed": str(plan.seed),
         "membership": "local",
     }
+    if not plan.in_samples:
+        options["epochs"] = str(plan.epochs if plan.epochs is not None else plan.task.default_epochs)
     return [f"--{key}={value}" for key, value in options.items()]

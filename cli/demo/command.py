@@ -16,7 +16,7 @@ from adpsgd_node.daemon.settings import TopologyName
 from adpsgd_node.errors import ConfigError
 from adpsgd_node.setting import convert
 
-__all__ = ["demo"]
+__all__ = ["check_installed", "chosen", "demo"]
 
 Choice = TypeVar("Choice", bound=enum.Enum)
 
@@ -52,15 +52,15 @@ def demo(
     plan = DemoPlan(
         nodes=nodes,
         kill=kill,
-        task=_chosen("task", Task, task.replace("_", "-")),
+        task=chosen("task", Task, task.replace("_", "-")),
         epochs=epochs,
-        topology=_chosen("topology", TopologyName, topology),
-        codec=_chosen("codec", CodecName, codec),
+        topology=chosen("topology", TopologyName, topology),
+        codec=chosen("codec", CodecName, codec),
         output=output,
         timeout_s=timeout,
         seed=seed,
     )
-    _check_installed(plan.task)
+    check_installed(plan.task)
 
     from adpsgd_cli.demo.conduct import conduct  # late: rich and protobuf come with it
 
@@ -69,13 +69,13 @@ def demo(
         raise typer.Exit(code)
 
 
-def _chosen(name: str, kind: type[Choice], text: str) -> Choice:
+def chosen(name: str, kind: type[Choice], text: str) -> Choice:
     chosen = convert(name, kind, text)
     assert isinstance(chosen, kind)
     return chosen
 
 
-def _check_installed(task: Task) -> None:
+def check_installed(task: Task) -> None:
     needed = ["matplotlib", *(["sklearn"] if task is Task.DIGITS else [])]
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:

@@ -60,6 +60,12 @@ class DemoPlan:
     """Of the model's first weights and the nodes' random choices."""
     tolerance: float = 1e-3
     """Relative consensus distance below which two models count as equal."""
+    options: tuple[str, ...] = ()
+    """Further options of `adpsgd-node up`, the same for every node."""
+    in_samples: bool = False
+    """`options` has the target, in samples: leave the one in epochs out."""
+    shard: str = "global"
+    """How the nodes share the data, as the task's `--shard` takes it."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= MAX_NODES:
@@ -78,6 +84,14 @@ class DemoPlan:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(f"node-{index}" for index in range(self.nodes))
+
+    def script(self, name: str) -> tuple[str, ...]:
+        """Return the command line of a node's script, as `adpsgd-node up` takes it."""
+        script = ("-m", self.task.module, "--seed", str(self.seed))
+        if self.shard == "global":
+            return script
+        index = self.names.index(name)
+        return (*script, "--shard", self.shard, "--shards", str(self.nodes), "--shard-index", str(index))
 
     @property
     def victim(self) -> str | None:

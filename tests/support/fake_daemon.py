@@ -45,11 +45,13 @@ class FakeDaemon:
     refuse_agreement: Failed | None = None
     before_agreed: Callable[[Plane], None] | None = None
     """What happens between Settle and Agreed, e.g. last exchanges."""
-    descriptors_sent: int = 2
+    descriptors_sent: int = 3
     state_folder: str = ""
     """Where the trainer is to write its part of a checkpoint."""
     restore: str = ""
     """The trainer's part of a checkpoint, to go on from."""
+    slow_factor: float = 1.0
+    emulate_step_s: float = 0.0
 
     def start(self) -> int:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -88,6 +90,7 @@ class FakeDaemon:
         self._ours = ours
         self.frames: list[TrainerFrame] = []
         self.step_event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.gate_event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def _serve(self) -> None:
         with self._ours:
@@ -120,10 +123,12 @@ class FakeDaemon:
             resumed=resumed,
             output=self.output,
             state_folder=self.state_folder,
+            slow_factor=self.slow_factor,
+            emulate_step_s=self.emulate_step_s,
         )
-        message = pack(attached)
+        message, fds = pack(attached), [self.plane.fd, self.step_event, self.gate_event]
         # In two parts: the trainer must neither take the first for a whole frame nor lose the descriptors.
-        socket.send_fds(self._ours, [message[:3]], [self.plane.fd, self.step_event][: self.descriptors_sent])
+        socket.send_fds(self._ours, [message[:3]], fds[: self.descriptors_sent])
         self._ours.sendall(message[3:])
 
     def _go(self) -> None:

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import math
 import os
+import select
 import signal
 import sys
 import time
@@ -33,6 +34,7 @@ from adpsgd_node.plane.header import STEP_SECONDS_ENTRIES
 from adpsgd_node.wire.trainer import Agreed, Attach, Attached, Go, Ready, Saved, Settle
 
 ANSWER_LIMIT_S = 60.0
+LOOK_S = 0.2
 BATCH = 8
 DATASET = 800
 NOISE = 0.1
@@ -71,14 +73,15 @@ class Script:
         fd = trainer_fd()
         if fd is None:
             sys.exit("run this script under adpsgd-node up")
-        self._link = _link_module().Link.adopt(fd)
+        self._link = _trainer_module("link").Link.adopt(fd)
         specs = tensors(self._options.dim)
         self._link.send(Attach(pid=os.getpid(), tensors=specs, dataset_size=self._options.dataset_size))
         self._attached: Attached = self._link.receive(Attached, ANSWER_LIMIT_S)
         self._link.watch(self._attached.daemon_pid)
-        plane_fd, self._step_event = self._link.take_descriptors()
+        plane_fd, self._step_event, self._gate_event = self._link.take_descriptors()
         self._plane = Plane.attach(plane_fd, Layout.build(specs, self._attached.chunk_bytes))
         self._header = self._plane.header
+        self._handicap = _trainer_module("handicap").Handicap.of(self._attached, self._header, self._link, lambda: None)
         self._fold = Fold(self._plane)
         self._fold.recover()
         weight, bias = self._plane.layout.placements
@@ -142,11 +145,16 @@ class Script:
             raise FloatingPointError(f"the loss of step {step} is not finite")
         if not math.isfinite(loss) and self._options.skip_nan:
             gradient, bias_gradient = np.zeros_like(gradient), np.zeros_like(bias_gradient)
+        self._handicap.stretch()
+        self._wait_for_the_round()
+        self._handicap.go_on()
         self._fold.fold()  # average first, then the gradient that was taken before it
         self._weight -= np.float32(self._options.lr) * gradient
         self._bias -= np.float32(self._options.lr) * bias_gradient
         if self._options.drift:
             self._plane.live += drift(self._attached.node, step, self._plane.layout.elements, self._options.drift)
+        if step == self._options.keep_at:
+            np.save(f"{self._options.log}.kept.npy", self._plane.live)
         if step == self._options.swell_at:
             self._plane.live *= np.float32(self._options.swell_by)
             self.note("swell", step=step)
@@ -160,6 +168,16 @@ class Script:
         self.note("step", step=step, loss=loss)
         self._save_state()
         self._link.check()
+
+    def _wait_for_the_round(self) -> None:
+        """Do as `trainer.rounds` does: under D-PSGD a step waits for the mixing of what the last one left."""
+        header = self._header
+        while (
+            self._attached.algorithm == "d-psgd" and header.mixed < header.step and header.command is not Command.STOP
+        ):
+            if select.select([self._gate_event], [], [], LOOK_S)[0]:
+                os.eventfd_read(self._gate_event)
+            self._link.check()
 
     def _save_state(self) -> None:
         """Write this script's part of a checkpoint when it is asked for: no more than where it was."""
@@ -209,13 +227,13 @@ class Script:
         ]
 
 
-def _link_module() -> ModuleType:
-    """Load the trainer's own link without the package around it, which imports torch."""
+def _trainer_module(name: str) -> ModuleType:
+    """Load a module of the trainer's own without the package around it, which imports torch."""
     package = importlib.util.find_spec("adpsgd_node")
     assert package is not None
     assert package.submodule_search_locations
-    path = Path(package.submodule_search_locations[0]) / "trainer" / "link.py"
-    spec = importlib.util.spec_from_file_location("bare_trainer_link", path)
+    path = Path(package.submodule_search_locations[0]) / "trainer" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"bare_trainer_{name}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -238,6 +256,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--raise-at-nan", action="store_true", help="raise once the loss is not finite")
     parser.add_argument("--skip-nan", action="store_true", help="skip the update of a loss that is not finite")
     parser.add_argument("--ruin-at", type=int, default=-1, help="leave a NaN in the parameters after this step")
+    parser.add_argument("--keep-at", type=int, default=-1, help="save the parameters after this step to LOG.kept.npy")
     parser.add_argument("--swell-at", type=int, default=-1, help="multiply the parameters after this step")
     parser.add_argument("--swell-by", type=float, default=100.0, help="by so much")
     parser.add_argument("--raise-at", type=int, default=-1, help="raise after this step, in every life")

@@ -17,6 +17,8 @@ class Referee:
         self._guard = guard
         self._peer = peer
         self._bound = bound
+        self.share = 1.0
+        """The part of the difference that the responder applies at most; half of it is the peer's weight."""
 
     def tighten(self, bound: float) -> None:
         """Keep the initiator's bound too; 0: it has none."""
@@ -24,7 +26,7 @@ class Referee:
 
     def propose(self, index: int, norms: Norms) -> NormJump | float:
         """Judge as the responder; return the scale that both sides are to use, or why the chunk is refused."""
-        return self._guard.judge(self._peer, index, norms) or scale_for(self._bound, norms)
+        return self._guard.judge(self._peer, index, norms) or min(self.share, scale_for(self._bound, norms))
 
     def check(self, index: int, norms: Norms, scale: float) -> NormJump | float:
         """Judge as the initiator, which uses the responder's scale. Raises `WireError` when that breaks the bound."""

@@ -116,3 +116,29 @@ class FetchFrame(_message.Message):
     chunk: FetchChunk
     trailer: FetchTrailer
     def __init__(self, request: _Optional[_Union[FetchRequest, _Mapping]] = ..., header: _Optional[_Union[FetchHeader, _Mapping]] = ..., chunk: _Optional[_Union[FetchChunk, _Mapping]] = ..., trailer: _Optional[_Union[FetchTrailer, _Mapping]] = ...) -> None: ...
+
+class WorldRequest(_message.Message):
+    __slots__ = ("protocol", "run_id", "source", "size")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    run_id: str
+    source: _membership_pb2.Member
+    size: int
+    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., source: _Optional[_Union[_membership_pb2.Member, _Mapping]] = ..., size: _Optional[int] = ...) -> None: ...
+
+class WorldResponse(_message.Message):
+    __slots__ = ("refusal", "source", "size", "members", "rendezvous")
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    RENDEZVOUS_FIELD_NUMBER: _ClassVar[int]
+    refusal: _membership_pb2.Refusal
+    source: _membership_pb2.Member
+    size: int
+    members: _containers.RepeatedCompositeFieldContainer[_membership_pb2.Member]
+    rendezvous: str
+    def __init__(self, refusal: _Optional[_Union[_membership_pb2.Refusal, _Mapping]] = ..., source: _Optional[_Union[_membership_pb2.Member, _Mapping]] = ..., size: _Optional[int] = ..., members: _Optional[_Iterable[_Union[_membership_pb2.Member, _Mapping]]] = ..., rendezvous: _Optional[str] = ...) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from adpsgd_node.wire.v1 import model_pb2 as adpsgd__node_dot_wire_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!adpsgd_node/wire/v1/trainer.proto\x12\tadpsgd.v1\x1a\x1f\x61\x64psgd_node/wire/v1/model.proto\"S\n\x06\x41ttach\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12&\n\x07tensors\x18\x02 \x03(\x0b\x32\x15.adpsgd.v1.TensorSpec\x12\x14\n\x0c\x64\x61taset_size\x18\x03 \x01(\x04\"\x98\x01\n\x08\x41ttached\x12\x12\n\ndaemon_pid\x18\x01 \x01(\r\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x0e\n\x06schema\x18\x04 \x01(\x0c\x12\x13\n\x0b\x63hunk_bytes\x18\x05 \x01(\r\x12\x0f\n\x07resumed\x18\x06 \x01(\x08\x12\x0e\n\x06output\x18\x07 \x01(\t\x12\x14\n\x0cstate_folder\x18\x08 \x01(\t\"\x07\n\x05Ready\"5\n\x02Go\x12\x0f\n\x07\x61\x64opted\x18\x01 \x01(\x08\x12\r\n\x05\x64onor\x18\x02 \x01(\t\x12\x0f\n\x07restore\x18\x03 \x01(\t\"\x08\n\x06Settle\"a\n\x06\x41greed\x12\x1a\n\x12\x63onsensus_distance\x18\x01 \x01(\x01\x12\x13\n\x0bsteps_total\x18\x02 \x01(\x04\x12\x15\n\rsamples_total\x18\x03 \x01(\x04\x12\x0f\n\x07members\x18\x04 \x01(\r\"\x15\n\x05Saved\x12\x0c\n\x04path\x18\x01 \x01(\t\"&\n\x06\x46\x61iled\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xb7\x02\n\x0cTrainerFrame\x12#\n\x06\x61ttach\x18\x01 \x01(\x0b\x32\x11.adpsgd.v1.AttachH\x00\x12\'\n\x08\x61ttached\x18\x02 \x01(\x0b\x32\x13.adpsgd.v1.AttachedH\x00\x12!\n\x05ready\x18\x03 \x01(\x0b\x32\x10.adpsgd.v1.ReadyH\x00\x12\x1b\n\x02go\x18\x04 \x01(\x0b\x32\r.adpsgd.v1.GoH\x00\x12#\n\x06settle\x18\x05 \x01(\x0b\x32\x11.adpsgd.v1.SettleH\x00\x12#\n\x06\x61greed\x18\x06 \x01(\x0b\x32\x11.adpsgd.v1.AgreedH\x00\x12!\n\x05saved\x18\x07 \x01(\x0b\x32\x10.adpsgd.v1.SavedH\x00\x12#\n\x06\x66\x61iled\x18\x08 \x01(\x0b\x32\x11.adpsgd.v1.FailedH\x00\x42\x07\n\x05\x66rameb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!adpsgd_node/wire/v1/trainer.proto\x12\tadpsgd.v1\x1a\x1f\x61\x64psgd_node/wire/v1/model.proto\"S\n\x06\x41ttach\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12&\n\x07tensors\x18\x02 \x03(\x0b\x32\x15.adpsgd.v1.TensorSpec\x12\x14\n\x0c\x64\x61taset_size\x18\x03 \x01(\x04\"\xe6\x01\n\x08\x41ttached\x12\x12\n\ndaemon_pid\x18\x01 \x01(\r\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x0e\n\x06schema\x18\x04 \x01(\x0c\x12\x13\n\x0b\x63hunk_bytes\x18\x05 \x01(\r\x12\x0f\n\x07resumed\x18\x06 \x01(\x08\x12\x0e\n\x06output\x18\x07 \x01(\t\x12\x14\n\x0cstate_folder\x18\x08 \x01(\t\x12\x11\n\talgorithm\x18\t \x01(\t\x12\x13\n\x0bslow_factor\x18\n \x01(\x01\x12\x16\n\x0e\x65mulate_step_s\x18\x0b \x01(\x01\x12\x0c\n\x04host\x18\x0c \x01(\t\"\x15\n\x05Ready\x12\x0c\n\x04port\x18\x01 \x01(\r\"k\n\x02Go\x12\x0f\n\x07\x61\x64opted\x18\x01 \x01(\x08\x12\r\n\x05\x64onor\x18\x02 \x01(\t\x12\x0f\n\x07restore\x18\x03 \x01(\t\x12\x12\n\nworld_size\x18\x04 \x01(\r\x12\x0c\n\x04rank\x18\x05 \x01(\r\x12\x12\n\nrendezvous\x18\x06 \x01(\t\"\x08\n\x06Settle\"a\n\x06\x41greed\x12\x1a\n\x12\x63onsensus_distance\x18\x01 \x01(\x01\x12\x13\n\x0bsteps_total\x18\x02 \x01(\x04\x12\x15\n\rsamples_total\x18\x03 \x01(\x04\x12\x0f\n\x07members\x18\x04 \x01(\r\"\x15\n\x05Saved\x12\x0c\n\x04path\x18\x01 \x01(\t\"&\n\x06\x46\x61iled\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xb7\x02\n\x0cTrainerFrame\x12#\n\x06\x61ttach\x18\x01 \x01(\x0b\x32\x11.adpsgd.v1.AttachH\x00\x12\'\n\x08\x61ttached\x18\x02 \x01(\x0b\x32\x13.adpsgd.v1.AttachedH\x00\x12!\n\x05ready\x18\x03 \x01(\x0b\x32\x10.adpsgd.v1.ReadyH\x00\x12\x1b\n\x02go\x18\x04 \x01(\x0b\x32\r.adpsgd.v1.GoH\x00\x12#\n\x06settle\x18\x05 \x01(\x0b\x32\x11.adpsgd.v1.SettleH\x00\x12#\n\x06\x61greed\x18\x06 \x01(\x0b\x32\x11.adpsgd.v1.AgreedH\x00\x12!\n\x05saved\x18\x07 \x01(\x0b\x32\x10.adpsgd.v1.SavedH\x00\x12#\n\x06\x66\x61iled\x18\x08 \x01(\x0b\x32\x11.adpsgd.v1.FailedH\x00\x42\x07\n\x05\x66rameb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,19 +35,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTACH']._serialized_start=81
   _globals['_ATTACH']._serialized_end=164
   _globals['_ATTACHED']._serialized_start=167
-  _globals['_ATTACHED']._serialized_end=319
-  _globals['_READY']._serialized_start=321
-  _globals['_READY']._serialized_end=328
-  _globals['_GO']._serialized_start=330
-  _globals['_GO']._serialized_end=383
-  _globals['_SETTLE']._serialized_start=385
-  _globals['_SETTLE']._serialized_end=393
-  _globals['_AGREED']._serialized_start=395
-  _globals['_AGREED']._serialized_end=492
-  _globals['_SAVED']._serialized_start=494
-  _globals['_SAVED']._serialized_end=515
-  _globals['_FAILED']._serialized_start=517
-  _globals['_FAILED']._serialized_end=555
-  _globals['_TRAINERFRAME']._serialized_start=558
-  _globals['_TRAINERFRAME']._serialized_end=869
+  _globals['_ATTACHED']._serialized_end=397
+  _globals['_READY']._serialized_start=399
+  _globals['_READY']._serialized_end=420
+  _globals['_GO']._serialized_start=422
+  _globals['_GO']._serialized_end=529
+  _globals['_SETTLE']._serialized_start=531
+  _globals['_SETTLE']._serialized_end=539
+  _globals['_AGREED']._serialized_start=541
+  _globals['_AGREED']._serialized_end=638
+  _globals['_SAVED']._serialized_start=640
+  _globals['_SAVED']._serialized_end=661
+  _globals['_FAILED']._serialized_start=663
+  _globals['_FAILED']._serialized_end=701
+  _globals['_TRAINERFRAME']._serialized_start=704
+  _globals['_TRAINERFRAME']._serialized_end=1015
 # @@protoc_insertion_point(module_scope)

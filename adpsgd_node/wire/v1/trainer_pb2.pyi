@@ -18,7 +18,7 @@ class Attach(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[_model_pb2.TensorSpec, _Mapping]]] = ..., dataset_size: _Optional[int] = ...) -> None: ...
 
 class Attached(_message.Message):
-    __slots__ = ("daemon_pid", "node", "run_id", "schema", "chunk_bytes", "resumed", "output", "state_folder")
+    __slots__ = ("daemon_pid", "node", "run_id", "schema", "chunk_bytes", "resumed", "output", "state_folder", "algorithm", "slow_factor", "emulate_step_s", "host")
     DAEMON_PID_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +27,10 @@ class Attached(_message.Message):
     RESUMED_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     STATE_FOLDER_FIELD_NUMBER: _ClassVar[int]
+    ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    SLOW_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    EMULATE_STEP_S_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
     daemon_pid: int
     node: str
     run_id: str
@@ -35,21 +39,33 @@ class Attached(_message.Message):
     resumed: bool
     output: str
     state_folder: str
-    def __init__(self, daemon_pid: _Optional[int] = ..., node: _Optional[str] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ..., chunk_bytes: _Optional[int] = ..., resumed: _Optional[bool] = ..., output: _Optional[str] = ..., state_folder: _Optional[str] = ...) -> None: ...
+    algorithm: str
+    slow_factor: float
+    emulate_step_s: float
+    host: str
+    def __init__(self, daemon_pid: _Optional[int] = ..., node: _Optional[str] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ..., chunk_bytes: _Optional[int] = ..., resumed: _Optional[bool] = ..., output: _Optional[str] = ..., state_folder: _Optional[str] = ..., algorithm: _Optional[str] = ..., slow_factor: _Optional[float] = ..., emulate_step_s: _Optional[float] = ..., host: _Optional[str] = ...) -> None: ...
 
 class Ready(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("port",)
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    port: int
+    def __init__(self, port: _Optional[int] = ...) -> None: ...
 
 class Go(_message.Message):
-    __slots__ = ("adopted", "donor", "restore")
+    __slots__ = ("adopted", "donor", "restore", "world_size", "rank", "rendezvous")
     ADOPTED_FIELD_NUMBER: _ClassVar[int]
     DONOR_FIELD_NUMBER: _ClassVar[int]
     RESTORE_FIELD_NUMBER: _ClassVar[int]
+    WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    RENDEZVOUS_FIELD_NUMBER: _ClassVar[int]
     adopted: bool
     donor: str
     restore: str
-    def __init__(self, adopted: _Optional[bool] = ..., donor: _Optional[str] = ..., restore: _Optional[str] = ...) -> None: ...
+    world_size: int
+    rank: int
+    rendezvous: str
+    def __init__(self, adopted: _Optional[bool] = ..., donor: _Optional[str] = ..., restore: _Optional[str] = ..., world_size: _Optional[int] = ..., rank: _Optional[int] = ..., rendezvous: _Optional[str] = ...) -> None: ...
 
 class Settle(_message.Message):
     __slots__ = ()

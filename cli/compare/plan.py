@@ -1,0 +1,145 @@
+"""Say what is to be compared: which algorithms, under which conditions, on what task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from adpsgd_cli.demo.plan import MAX_NODES, DemoPlan, Task
+from adpsgd_node.daemon.settings import AlgorithmName, TopologyName
+from adpsgd_node.setting import SettingError, choice
+
+__all__ = ["BATCH", "Case", "ComparePlan", "Condition"]
+
+BATCH = {Task.DIGITS: 32, Task.CHAR_LM: 8}
+"""Samples in one step of one node, as the tasks' own defaults say."""
+
+COMPARED = (AlgorithmName.AD_PSGD, AlgorithmName.D_PSGD, AlgorithmName.ALLREDUCE)
+MAX_FACTOR = 1000.0
+MAX_CASES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What is wrong with the last node, if anything: its computing or its link is `factor` times slower."""
+
+    straggler: float = 1.0
+    slow_link: float = 1.0
+
+    def __str__(self) -> str:
+        if self.slow_link != 1.0:
+            return f"link {self.slow_link:g}x"
+        return "none" if self.straggler == 1.0 else f"{self.straggler:g}x"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One run: one row of the report."""
+
+    algorithm: AlgorithmName
+    condition: Condition
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{choice(self.algorithm)}, straggler {self.condition}, seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """Where its nodes write, below the output folder."""
+        return f"{choice(self.algorithm)}-{str(self.condition).replace(' ', '-')}-seed{self.seed}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparePlan:
+    """The options of one comparison."""
+
+    nodes: int = 8
+    algorithms: tuple[AlgorithmName, ...] = COMPARED
+    stragglers: tuple[float, ...] = (1.0, 10.0)
+    """Factors by which the last node computes slower, one condition each; 1: none does."""
+    slow_links: tuple[float, ...] = ()
+    """Factors by which the last node's link is slower, one condition each."""
+    seeds: tuple[int, ...] = (0,)
+    task: Task = Task.DIGITS
+    samples: int = 60_000
+    """Of all nodes together, the same in every run."""
+    topology: TopologyName = TopologyName.COMPLETE
+    shard: str = "global"
+    """How the nodes share the data: global, iid or dirichlet:ALPHA."""
+    emulate_step_ms: float = 50.0
+    """Least time that computing takes in a step of a node, so that few processors stand for many."""
+    link_mbps: float = 0.0
+    """Rate of every node's link, in megabits per second each way; 0: as fast as it is."""
+    time_limit_s: float = 900.0
+    """Longest time for one run; then it is stopped, and its row says that it is not complete."""
+    output: Path = Path("compare-output")
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.nodes <= MAX_NODES:
+            raise SettingError("nodes", self.nodes, f"2 to {MAX_NODES}")
+        for key, values in (("algorithms", self.algorithms), ("seeds", self.seeds), ("straggler", self.stragglers)):
+            if not values or len(set(values)) != len(values):
+                raise SettingError(key, ",".join(map(str, values)), "at least one, each only once")
+        for algorithm in self.algorithms:
+            if algorithm not in COMPARED:
+                raise SettingError("algorithms", algorithm, ", ".join(choice(name) for name in COMPARED))
+        for key, values in (("straggler", self.stragglers), ("slow_link", self.slow_links)):
+            for factor in values:
+                if not 1.0 <= factor <= MAX_FACTOR:
+                    raise SettingError(key, factor, f"factors from 1 (none) to {MAX_FACTOR:g}, such as none,2,10")
+        if self.samples < 1:
+            raise SettingError("samples", self.samples, "a whole number above 0")
+        if not 1.0 <= self.emulate_step_ms <= 60_000.0:
+            raise SettingError("emulate_step_ms", self.emulate_step_ms, "1 to 60000")
+        if self.link_mbps < 0:
+            raise SettingError("link_mbps", self.link_mbps, "a number from 0")
+        if not 1.0 <= self.time_limit_s <= 86_400.0:
+            raise SettingError("time_limit_s", self.time_limit_s, "1 to 86400")
+        if len(tuple(self.cases())) > MAX_CASES:
+            raise SettingError("seeds", len(self.seeds), f"fewer: these make more than {MAX_CASES} runs")
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        slow = [Condition(straggler=factor) for factor in self.stragglers]
+        return (*slow, *(Condition(slow_link=factor) for factor in self.slow_links))
+
+    def cases(self) -> Iterator[Case]:
+        """Go through all runs: the algorithms beside each other under each condition."""
+        for seed in self.seeds:
+            for condition in self.conditions:
+                for algorithm in self.algorithms:
+                    yield Case(algorithm, condition, seed)
+
+    def ideal_samples_per_s(self, condition: Condition) -> float:
+        """Return what the nodes would do if none ever waited and nothing but computing took time: n - 1 + 1/s nodes."""
+        one = BATCH[self.task] / (self.emulate_step_ms / 1000.0)
+        return (self.nodes - 1 + 1.0 / condition.straggler) * one
+
+    def demo(self, case: Case) -> DemoPlan:
+        """Return how one run is started."""
+        straggler = f"node-{self.nodes - 1}"
+        options = [
+            f"--algorithm={choice(case.algorithm)}",
+            f"--samples={self.samples}",
+            f"--emulate-step-ms={self.emulate_step_ms:g}",
+        ]
+        if case.algorithm is AlgorithmName.ALLREDUCE:
+            options.append(f"--world-size={self.nodes}")
+        if case.condition.straggler != 1.0:
+            options.append(f"--slow={straggler}={case.condition.straggler:g}")
+        if self.link_mbps:
+            options.append(f"--emulate-link-mbps={self.link_mbps:g}")
+        if case.condition.slow_link != 1.0:
+            options.append(f"--slow-link={straggler}={case.condition.slow_link:g}")
+        return DemoPlan(
+            nodes=self.nodes,
+            task=self.task,
+            topology=self.topology,
+            output=self.output / case.folder,
+            timeout_s=self.time_limit_s,
+            seed=case.seed,
+            options=tuple(options),
+            shard=self.shard,
+            in_samples=True,
+        )
