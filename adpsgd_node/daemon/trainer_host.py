@@ -17,7 +17,7 @@ from adpsgd_node.daemon.rendezvous import trainer_address
 from adpsgd_node.daemon.trainer_link import LinkHost, TrainerLink
 from adpsgd_node.errors import AdpsgdError, ConfigError, PoisonedError, TrainerError
 from adpsgd_node.plane import Plane
-from adpsgd_node.plane.header import Command
+from adpsgd_node.plane.header import Command, TrainerState
 from adpsgd_node.setting import choice
 from adpsgd_node.telemetry.log import EventLog
 from adpsgd_node.wire.trainer import Attach, Attached, Go
@@ -133,8 +133,9 @@ class TrainerHost:
         """Have the script end with the reason, and then this node, once its world is not whole any more."""
         node = self._node
         self._parted = await node.rendezvous.vain(plane.header)
-        await link.failed(self._parted)
-        await node.watch.until(lambda: node.link is not link, SCRIPT_END_S)
+        if plane.header.trainer_state is not TrainerState.NONE:  # else it is not listening any more
+            await link.failed(self._parted)
+            await node.watch.until(lambda: node.link is not link, SCRIPT_END_S)
         node.fail(self._parted)
 
     async def _trainer_part(self, plane: Plane) -> str:

@@ -27,7 +27,8 @@ def compare(
         typer.Option("--straggler", metavar="LIST", help="How many times slower the last node computes: none,2,10."),
     ] = "none,10",
     slow_link: Annotated[
-        str, typer.Option("--slow-link", metavar="LIST", help="How many times slower its link is: 2,10; default: none.")
+        str,
+        typer.Option("--slow-link", metavar="LIST", help="How many times slower its link is: 2,10; not for allreduce."),
     ] = "",
     seeds: Annotated[str, typer.Option("--seeds", metavar="LIST", help="Each is a run more: 0,1,2.")] = "0",
     task: Annotated[str, typer.Option("--task", metavar="digits|char_lm", help="What to train.")] = "digits",

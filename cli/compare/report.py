@@ -11,6 +11,7 @@ from pathlib import Path
 
 from adpsgd_cli.compare.plan import Case, ComparePlan
 from adpsgd_cli.compare.row import Line, Row
+from adpsgd_node.daemon.settings import AlgorithmName
 from adpsgd_node.setting import choice
 
 __all__ = ["Report"]
@@ -69,6 +70,8 @@ class Report:
             f"{plan.shard}, {plan.emulate_step_ms:g} ms of emulated computing a step."
         )
         titles = "| algorithm | straggler | seed | samples/s | of ideal | final loss | test accuracy | train s | |"
+        if plan.slow_links and AlgorithmName.ALLREDUCE in plan.algorithms:
+            head += " Links of allreduce, which has sockets of its own, cannot be slowed: it has no such rows."
         lines = [head, "", titles, "|---" * 9 + "|"]
         for row in self._rows:
             figures = [

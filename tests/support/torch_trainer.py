@@ -34,7 +34,7 @@ def main() -> None:
             loss.backward()
             optimizer.step()
             node.log(loss=loss)
-            print(json.dumps({"event": "step", "step": node.step, "loss": float(loss)}), file=log, flush=True)
+            print(json.dumps({"event": "step", "step": node.step, "loss": loss.item()}), file=log, flush=True)
             time.sleep(options.pause_s)
             if node.step == options.detach_after:
                 node.detach()

@@ -53,6 +53,13 @@ def test_every_algorithm_runs_under_every_condition_with_every_seed() -> None:
     assert [str(case.condition) for case in cases[:6]] == ["none", "none", "10x", "10x", "link 2x", "link 2x"]
 
 
+def test_allreduce_has_no_run_with_a_slow_link_and_the_report_says_so(tmp_path: Path) -> None:
+    plan = ComparePlan(algorithms=(AD, ALL), stragglers=(1.0,), slow_links=(2.0,), output=tmp_path)
+    cases = [(case.algorithm, case.condition.slow_link) for case in plan.cases()]
+    assert cases == [(AD, 1.0), (ALL, 1.0), (AD, 2.0)]
+    assert "cannot be slowed" in Report(plan).markdown()
+
+
 def test_only_the_last_node_is_made_slow_and_allreduce_is_told_how_many_there_are() -> None:
     plan = ComparePlan(nodes=4, samples=1000, link_mbps=100.0)
     options = plan.demo(Case(ALL, Condition(straggler=10.0), 0)).options

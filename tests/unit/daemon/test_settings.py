@@ -79,7 +79,10 @@ def test_every_kind_of_setting_is_read_from_text() -> None:
         ({"outbound_only": True, "seeds": "a:1"}, "seeds = 'a:1': expected a loopback address, or --insecure"),
         ({"seeds": ",".join(f"h{i}:1" for i in range(65))}, "seeds = '65 addresses': expected at most 64"),
         ({"join_timeout_s": "-1"}, "join_timeout_s = -1.0: expected 0 to 604800 (set by --join-timeout)"),
-        ({"algorithm": "a-psgd"}, "algorithm = a-psgd: expected ad-psgd, d-psgd; the others are not built yet"),
+        (
+            {"algorithm": "a-psgd"},
+            "algorithm = a-psgd: expected ad-psgd, d-psgd, allreduce; the others are not built yet",
+        ),
         ({"topology": "rign"}, "expected one of complete, ring, exponential, hypercube, custom; did you mean ring?"),
         ({"topology": "custom"}, "edges = '': expected pairs of node names"),
         ({"edges": "a:b"}, "topology = complete: expected custom, as edges are given"),
