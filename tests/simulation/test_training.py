@@ -131,6 +131,20 @@ def test_exchanges_and_mixings_keep_the_sum_and_bring_the_models_together(codec:
         assert training.record.final.std(axis=0).max() < 0.25 * spread
 
 
+@pytest.mark.parametrize("algorithm", [Algorithm.AD_PSGD, Algorithm.D_PSGD])
+def test_models_that_are_the_same_stay_as_they_are_under_a_lossy_codec(algorithm: Algorithm) -> None:
+    network, objective = NetworkConfig(codec=CodecName.BF16), ObjectiveConfig(learning_rate=0.0)
+    training = training_of(
+        TrainingScenario(algorithm=algorithm, nodes=4, steps=10, network=network, objective=objective)
+    )
+    assert isinstance(training, AdPsgdTraining | DPsgdTraining)
+    training.parameters[:] = 0.1  # which bf16 cannot say exactly
+
+    training.run()
+
+    np.testing.assert_allclose(training.record.final, 0.1, rtol=1e-12)
+
+
 @pytest.mark.parametrize("topology", ["complete", "ring", "exponential", "hypercube"])
 def test_rounds_of_d_psgd_are_those_of_its_matrix(topology: str) -> None:
     nodes = 24  # few enough for the full matrix, and on a ring sparse enough to gather rows
@@ -214,6 +228,23 @@ def test_a_parameter_server_is_held_up_by_its_link_and_relieved_by_a_second_one(
 
     assert one.samples_per_s == pytest.approx(32 * (1 / 0.08 + 1 / STEP_S), rel=0.01)
     assert two.samples_per_s == pytest.approx(32 / 0.04, rel=0.05)  # each serves half as many bytes, to all but itself
+
+
+def test_a_parameter_server_applies_one_gradient_after_the_other() -> None:
+    # 100 MB at 1 GB/s: ten updates a second, however many workers there are.
+    network = NetworkConfig(latency_ms=0.0, bandwidth_mbps=1e9, server_bytes_per_s=1e9)
+
+    assert report_of(Algorithm.A_PSGD, nodes=8, steps=50, network=network).samples_per_s == pytest.approx(320, rel=0.01)
+
+
+def test_workers_of_a_parameter_server_move_as_far_in_a_step_as_all_reduce_does() -> None:
+    objective = ObjectiveConfig(noise=0.0, learning_rate=0.01)
+    served, reduced = (
+        report_of(algorithm, nodes=8, steps=100, objective=objective, network=FREE)
+        for algorithm in (Algorithm.A_PSGD, Algorithm.ALLREDUCE)
+    )
+
+    assert served.final_loss == pytest.approx(reduced.final_loss, rel=0.05)
 
 
 def test_a_slow_link_costs_ad_psgd_exchanges_but_no_step() -> None:

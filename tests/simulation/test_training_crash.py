@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from adpsgd_node.sim.training.ad_psgd import AdPsgdTraining
+from adpsgd_node.sim.training.d_psgd import DPsgdTraining
 from adpsgd_node.sim.training.report import TrainingReport
 from adpsgd_node.sim.training.run import simulated, training_of
 from adpsgd_node.sim.training.scenario import (
@@ -65,16 +67,30 @@ def test_d_psgd_goes_on_once_the_lost_node_is_held_dead(topology: str) -> None:
     assert report.final_loss < 0.01
 
 
-def test_survivors_of_d_psgd_mix_over_a_graph_of_their_own() -> None:
-    # A ring without one of its nodes is a line; laid anew it is a ring again, over which models come together.
-    scenario = scenario_of(Algorithm.D_PSGD, "n3@2", topology="ring", objective=ObjectiveConfig(learning_rate=0.0))
+@pytest.mark.parametrize("algorithm", [Algorithm.AD_PSGD, Algorithm.D_PSGD])
+def test_survivors_mix_over_a_graph_of_their_own(algorithm: Algorithm) -> None:
+    # A ring without two of its nodes falls into two lines; laid anew it is a ring again, on which models come together.
+    scenario = scenario_of(algorithm, "n2@0.3", "n6@0.3", topology="ring", objective=ObjectiveConfig(learning_rate=0.0))
     training = training_of(scenario)
-    training.parameters[:] = np.random.default_rng(3).standard_normal(training.parameters.shape)  # type: ignore[attr-defined]
+    assert isinstance(training, AdPsgdTraining | DPsgdTraining)
+    training.parameters[:] = np.random.default_rng(3).standard_normal(training.parameters.shape)
 
     training.run()
 
-    assert training.record.final.shape == (NODES - 1, 64)
+    assert training.record.final.shape == (NODES - 2, 64)
     assert training.record.final.std(axis=0).max() < 1e-6
+
+
+def test_nothing_of_a_node_that_was_lost_before_it_sent_anything_is_mixed_in() -> None:
+    objective = ObjectiveConfig(learning_rate=0.0)
+    training = training_of(scenario_of(Algorithm.D_PSGD, "n3@0", objective=objective))
+    assert isinstance(training, DPsgdTraining)
+    training.parameters[3] = 100.0
+
+    training.run()
+
+    assert not training.record.final.any()
+    assert training.record.bytes_sent == 1000 * 42 * (training.record.steps // 7)  # seven nodes, to six others each
 
 
 def test_workers_of_a_parameter_server_do_not_miss_another_worker() -> None:

@@ -83,6 +83,13 @@ def test_every_kind_of_setting_is_read_from_text() -> None:
             {"algorithm": "a-psgd"},
             "algorithm = a-psgd: expected ad-psgd, d-psgd, allreduce; the others are not built yet",
         ),
+        ({"algorithm": "allreduce"}, "world_size = 0: expected the number of nodes, 1 to 1024, as algorithm = allreduce"),
+        ({"algorithm": "allreduce", "world_size": "1025"}, "world_size = 1025: expected the number of nodes"),
+        ({"world_size": "3"}, "world_size = 3: expected 0, as algorithm = ad-psgd takes nodes in at any time"),
+        (
+            {"algorithm": "allreduce", "world_size": "2", "outbound_only": True, "seeds": "127.0.0.1:1"},
+            "outbound_only = True: expected false, as with algorithm = allreduce all nodes dial each other",
+        ),
         ({"topology": "rign"}, "expected one of complete, ring, exponential, hypercube, custom; did you mean ring?"),
         ({"topology": "custom"}, "edges = '': expected pairs of node names"),
         ({"edges": "a:b"}, "topology = complete: expected custom, as edges are given"),
@@ -156,3 +163,8 @@ def test_chunk_limit_is_the_one_of_the_wire() -> None:
     from adpsgd_node.wire import limits
 
     assert limits.MAX_CHUNK_BYTES == settings_module.MAX_CHUNK_BYTES
+
+
+def test_only_with_allreduce_a_script_that_died_is_never_started_again() -> None:
+    assert composed(max_restarts="5").max_restarts == 5
+    assert composed(max_restarts="5", algorithm="allreduce", world_size="2").max_restarts == 0
