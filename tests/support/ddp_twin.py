@@ -1,4 +1,4 @@
-"""Run by two processes: train twins, one averaged by us and one by DistributedDataParallel, and print how they differ."""
+"""Run by each of two processes: train twins, one with our averages, one with those of DistributedDataParallel."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def compare(rank: int, rhythm_of: object, passes: int, clip: float) -> float:
             for model in (ours, theirs):
                 nn.utils.clip_grad_norm_(model.parameters(), clip)
         rhythm.before_step()
-        worst = max(worst, *(_difference(one, other) for one, other in zip(ours.parameters(), theirs.parameters())))
+        twins = zip(ours.parameters(), theirs.parameters(), strict=True)
+        worst = max(worst, *(_difference(one, other) for one, other in twins))
         for optimizer in optimizers:
             optimizer.step()
         rhythm.after_step()

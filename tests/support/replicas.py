@@ -17,6 +17,10 @@ from adpsgd_node.trainer.staged import StagedReplica
 from support.delayed_copy_engine import DelayedCopyEngine
 
 KINDS = ["shared", "staged", "staged-delayed"]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+CASES = [(kind, torch.float32) for kind in KINDS] + [
+    (kind, dtype) for kind in KINDS if kind != "shared" for dtype in DTYPES[1:]
+]
 
 
 @dataclass
@@ -75,3 +79,11 @@ def vector(model: nn.Module) -> torch.Tensor:
     """All parameters and floating buffers, as fp64, in the order of `state_dict`."""
     tensors = [value for value in model.state_dict().values() if value.is_floating_point()]
     return torch.cat([value.double().reshape(-1) for value in tensors])
+
+
+def whole(model: nn.Module) -> nn.Module:
+    """Set parameters to small whole numbers: then every sum is exact, in every dtype."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randint(-8, 8, parameter.shape))
+    return model

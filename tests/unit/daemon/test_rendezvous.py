@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -41,11 +40,11 @@ class Group:
 
 
 @pytest.fixture
-def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[Group]:
+def group(monkeypatch: pytest.MonkeyPatch) -> Group:
     monkeypatch.setattr(module, "LARGEST_PAUSE_S", 0.01)
     monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.005)
     monkeypatch.setattr(module, "LOOK_EVERY_S", 0.005)
-    yield Group()
+    return Group()
 
 
 def own(number: int) -> Address:
@@ -154,16 +153,17 @@ async def test_a_trainer_that_waits_long_for_one_that_has_ended_waits_in_vain(
     assert "n1 has ended the training while this node waits in its step 8" in str(error)
 
 
+@pytest.mark.parametrize("step", [0, 7])
 async def test_a_script_that_trains_no_more_has_the_others_wait_in_vain(
-    group: Group, monkeypatch: pytest.MonkeyPatch
+    group: Group, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    monkeypatch.setattr(module, "DETACHED_LIMIT_S", 0.05)
+    monkeypatch.setattr(module, "DETACHED_LIMIT_S" if step else "BEGIN_LIMIT_S", 0.05)
     (node,) = await met(group, "n0")
     page = header(waiting=0)
     watching = asyncio.create_task(node.vain(page))
     await asyncio.sleep(20 * module.LOOK_EVERY_S)
     assert not watching.done()
-    page.trainer_state = TrainerState.NONE
+    page.trainer_state, page.step = TrainerState.NONE, step
     async with asyncio.timeout(10):
         assert isinstance(await watching, TrainerError)
 
