@@ -25,7 +25,7 @@ _EPILOG = (
     "3 an address could not be bound; 4 no seed could be reached; 5 the name is in use; "
     "6 another run or protocol version; 7 another model; 8 this node's own loss or parameters are not finite; "
     "9 the script never joined; 10 the daemon is gone; 11 the model cannot be exchanged; 12 a plane that does not fit; "
-    "13 a checkpoint cannot be used; "
+    "13 a checkpoint cannot be used; 14 a node is lost that the algorithm cannot go on without; "
     "130 interrupted. A script that ends by itself passes its own code on, 128 + N when signal N ended it."
 )
 

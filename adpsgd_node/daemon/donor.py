@@ -67,12 +67,14 @@ class Donor:
         self,
         identity: NodeId,
         run_id: RunId,
+        algorithm: str,
         holding: Callable[[], Holding],
         config: JoiningConfig,
         metrics: Metrics,
     ) -> None:
         self._identity = identity
         self._run_id = run_id
+        self._algorithm = algorithm
         self._holding = holding
         self._metrics = metrics
         self._bytes_per_s = config.donor_bytes_per_s
@@ -200,6 +202,9 @@ class Donor:
             return Refusal(RefusalReason.PROTOCOL, detail)
         if request.run_id != self._run_id:
             return Refusal(RefusalReason.RUN, f"run {self._run_id!r} expected, {request.run_id!r} came")
+        if isinstance(request, OfferRequest) and request.algorithm != self._algorithm:
+            detail = f"it runs {self._algorithm}, and {request.algorithm} came: give all nodes the same --algorithm"
+            return Refusal(RefusalReason.RUN, detail)
         schema: SchemaHash | None = plane.layout.schema if plane else None
         if schema is not None and request.schema != schema:
             return Refusal(RefusalReason.SCHEMA, "the models differ")

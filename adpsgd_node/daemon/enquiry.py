@@ -30,6 +30,7 @@ class Enquiry:
 
     identity: NodeId
     run_id: RunId
+    algorithm: str
     transport: Transport
     rng: random.Random
 
@@ -52,7 +53,11 @@ class Enquiry:
 
     async def _ask(self, member: Member, layout: Layout) -> Offer | None:
         request = OfferRequest(
-            protocol=PROTOCOL_VERSION, run_id=self.run_id, schema=layout.schema, source=self.identity
+            protocol=PROTOCOL_VERSION,
+            run_id=self.run_id,
+            schema=layout.schema,
+            source=self.identity,
+            algorithm=self.algorithm,
         )
         try:
             data = await self.transport.call(

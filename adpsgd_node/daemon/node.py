@@ -49,6 +49,7 @@ from adpsgd_node.ids import PROTOCOL_VERSION, Address, NodeId, RunId
 from adpsgd_node.net.transport import ConverseHandler, Method, StreamMethod, Transport, UnaryHandler
 from adpsgd_node.plane.header import Command, TrainerState
 from adpsgd_node.seed import parse_seed
+from adpsgd_node.setting import choice
 from adpsgd_node.telemetry.log import EventLog
 from adpsgd_node.telemetry.metrics import Metrics, PacketFault
 from adpsgd_node.wire.limits import MAX_PROGRESS_ENTRIES
@@ -160,13 +161,13 @@ class Node:
             peers=self.membership.peers,
             samples_elsewhere=lambda: swim.progress.totals().samples - swim.progress.of(identity).samples,
             greet=self.membership.greet,
-            enquiry=Enquiry(identity, self.run_id, transport, self._rng),
+            enquiry=Enquiry(identity, self.run_id, choice(config.algorithm), transport, self._rng),
             fetcher=Fetcher(self.run_id, transport, config.joining, metrics, self._rng),
             restorer=self.checkpointing.restorer,
             cold_start_timeout_s=config.checkpoint.cold_start_timeout_s,
             rng=self._rng,
         )
-        self._donor = Donor(identity, self.run_id, self._holding, config.joining, metrics)
+        self._donor = Donor(identity, self.run_id, choice(config.algorithm), self._holding, config.joining, metrics)
         self.rendezvous = Rendezvous(identity, self.run_id, config.world_size, transport, swim.live)
 
     def unary(self) -> dict[Method, UnaryHandler]:

@@ -46,6 +46,8 @@ LOOK_EVERY_S = 0.25
 """How often a trainer that waits is looked after."""
 STOPPED_LIMIT_S = 5.0
 """A trainer that has waited for so long while another has ended its training waits in vain."""
+BEGIN_LIMIT_S = 60.0
+"""How long join() may take on, when all are there; waits for the others do not count."""
 DETACHED_LIMIT_S = 10.0
 """How long a script may live on that trains no more and has not finished: the others wait for it."""
 
@@ -119,19 +121,19 @@ class Rendezvous:
     async def vain(self, header: Header) -> AdpsgdError:
         """Return, once it is so, why the attached trainer waits for the others in vain, or they for it."""
         loop = asyncio.get_running_loop()
-        stuck, stepped = _Since(), False
+        stuck = _Since()
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             now, state = loop.time(), header.trainer_state
-            stepped = stepped or state is TrainerState.STEPPING
+            limit_s = DETACHED_LIMIT_S if header.step else BEGIN_LIMIT_S
             if header.waiting:
                 lost, stopped = self._absent()
                 if lost:
                     return _lost(lost)
                 if stopped and stuck.lasts(("waiting", header.step), now) > STOPPED_LIMIT_S:
                     return _uneven(stopped, header.step)
-            elif stepped and state is TrainerState.NONE:
-                if stuck.lasts("detached", now) > DETACHED_LIMIT_S:
+            elif state is TrainerState.NONE:
+                if stuck.lasts("detached", now) > limit_s:
                     return TrainerError(
                         "the script trains no more and has not called finish(): with allreduce the others wait for it"
                     )

@@ -16,9 +16,7 @@ from adpsgd_node.trainer.world import World
 __all__ = ["rhythm_of"]
 
 
-def rhythm_of(
-    attachment: Attachment, replica: Replica, gate: Gate, model: nn.Module, world: World | None
-) -> Rhythm:
+def rhythm_of(attachment: Attachment, replica: Replica, gate: Gate, model: nn.Module, world: World | None) -> Rhythm:
     """Return the rhythm of `--algorithm`; `world`: the other trainers, for one that meets them.
 
     Raises `ConfigError` for one that this version does not have.

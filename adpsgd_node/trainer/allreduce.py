@@ -105,6 +105,10 @@ class AllReduce(Rhythm):
         """Stop after a step in which all nodes have heard that one of them was told to."""
         return self._stopping
 
+    def totals(self) -> tuple[int, int]:
+        """Count the run's steps and samples as all nodes count them: learning rates that follow them are the same."""
+        return self._totals_after(self._step)
+
     def take_waited_s(self) -> float:
         """Return the time spent in waits for the others since the last call."""
         before, self._waited_s = self._waited_s, self._world.waited_s
@@ -157,7 +161,7 @@ class AllReduce(Rhythm):
 
     def _enclose(self, extra: torch.Tensor) -> None:
         used = [float(parameter in self._used) for parameter in self._order]
-        head = [float(told_to_stop(self._header)), float(self._step % STEP_CYCLE), *used]
+        head = [float(self._wants_to_stop()), float(self._step % STEP_CYCLE), *used]
         extra[: len(head)] = torch.tensor(head)
         start = len(head)
         for entry in self._buffers:
@@ -188,6 +192,15 @@ class AllReduce(Rhythm):
         except AdpsgdError as error:
             self._failure = error
             raise
+
+    def _wants_to_stop(self) -> bool:
+        target = self._header.target_samples
+        _, samples = self._totals_after(self._step + 1)
+        return told_to_stop(self._header) or bool(target and samples >= target)
+
+    def _totals_after(self, step: int) -> tuple[int, int]:
+        steps, samples = self._world.begun_at
+        return steps + step * self._world.size, samples + step * self._world.samples_per_step
 
     def _take(self, extra: torch.Tensor) -> None:
         head: Sequence[float] = extra[: _USED + len(self._order)].tolist()

@@ -69,7 +69,7 @@ def join(
         replica, go = _enter(attachment, inventory, use_staging, listener)
         if go.restore:
             restore(go.restore, optimizers)
-        world = None if listener is None else _meet(attachment, inventory, go, listener)
+        world = None if listener is None else _meet(attachment, training, inventory.device, go, listener)
         return Node(attachment, replica, training, world)
     except BaseException as error:
         link.close()
@@ -95,10 +95,10 @@ def _enter(
     return replica, go
 
 
-def _meet(attachment: Attachment, inventory: Inventory, go: Go, listener: socket.socket) -> World:
+def _meet(attachment: Attachment, training: Training, device: torch.device, go: Go, listener: socket.socket) -> World:
     """Connect with the trainers of all other nodes."""
     host, header = attachment.attached.host, attachment.plane.header
-    world = World(go, host, inventory.device, header, attachment.link)
+    world = World(go, host, device, training.batch_size, header, attachment.link)
     world.meet(listener)
     return world
 

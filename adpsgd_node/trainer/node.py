@@ -93,7 +93,7 @@ class Node:
     @property
     def progress(self) -> Progress:
         """How far the whole run is; learning-rate schedules may read `progress.fraction`."""
-        return read_progress(self._header, self._training.dataset_size)
+        return read_progress(self._header, self._training.dataset_size, self._rhythm.totals())
 
     @property
     def should_stop(self) -> bool:

@@ -38,11 +38,15 @@ class Result:
     """Nodes that agreed, this one included."""
 
 
-def read_progress(header: Header, dataset_size: int | None) -> Progress:
-    """Read the run's counters; before the daemon's first news they are this node's own."""
-    samples, target = max(header.global_samples, header.samples), header.target_samples
+def read_progress(header: Header, dataset_size: int | None, totals: tuple[int, int] | None = None) -> Progress:
+    """Read the run's counters; before the daemon's first news they are this node's own.
+
+    totals: the run's steps and samples, where they are known better.
+    """
+    heard = max(header.global_steps, header.step), max(header.global_samples, header.samples)
+    (steps, samples), target = totals or heard, header.target_samples
     return Progress(
-        steps=max(header.global_steps, header.step),
+        steps=steps,
         samples=samples,
         target_samples=target,
         epoch=samples / dataset_size if dataset_size else None,

@@ -22,6 +22,10 @@ class Rhythm:
         """Whether the node leaves the training loop now; `told`: its daemon says so."""
         return told
 
+    def totals(self) -> tuple[int, int] | None:
+        """Steps and samples of all nodes, if the algorithm itself counts them; None: as the daemon has heard."""
+        return None
+
     def take_waited_s(self) -> float:
         """Return the seconds spent in waits since the last call, but not in `before_step`."""
         return 0.0

@@ -18,9 +18,10 @@ import torch
 import torch.distributed as dist
 
 from adpsgd_node.address import split_address
-from adpsgd_node.errors import AdpsgdError, PeerLostError
+from adpsgd_node.errors import AdpsgdError, PeerLostError, WireError
 from adpsgd_node.plane.header import Header
 from adpsgd_node.trainer.link import Link
+from adpsgd_node.wire.limits import MAX_TOTAL
 from adpsgd_node.wire.trainer import Go
 
 __all__ = ["World", "listen"]
@@ -35,7 +36,7 @@ NEWS_LIMIT_S = 60.0
 """How long to wait for the daemon to say who is gone, when a connection has broken."""
 POLL_S = 5e-5
 """Pause between two looks at what a GPU does: NCCL has no wait that ends by itself."""
-MAX_DEVICE_LENGTH = 128
+MAX_TOLD_BYTES = 128
 
 _CPU = "cpu"
 
@@ -49,12 +50,17 @@ def listen(host: str) -> socket.socket:
 
 
 class World:
-    """The trainers of all nodes, and this one among them. `device`: where its gradients are."""
+    """The trainers of all nodes, and this one among them."""
 
-    def __init__(self, go: Go, host: str, device: torch.device, header: Header, link: Link) -> None:
+    def __init__(self, go: Go, host: str, device: torch.device, batch_size: int, header: Header, link: Link) -> None:
+        """`host`: where this one listens. `device`: where its gradients are. `batch_size`: samples in its step."""
         self.size = go.world_size
         self.device = torch.device("cpu")
         """Where sums are taken."""
+        self.samples_per_step = 0
+        """Of all nodes together."""
+        self.begun_at = (0, 0)
+        """Steps and samples that the run had taken when they met, the same on all."""
         self.waited_s = 0.0
         """Spent in waits so far."""
         self._go = go
@@ -62,6 +68,7 @@ class World:
         self._header = header
         self._link = link
         self._model_device = device
+        self._batch_size = batch_size
         self._group: Any = None
         self._under_way: list[Any] = []
 
@@ -142,9 +149,7 @@ class World:
 
     def _connect(self, listener: socket.socket) -> Any:
         store = self._store(listener)
-        own = self._name_device()
-        store.set(f"device/{self._go.rank}", own)
-        devices = [store.get(f"device/{rank}").decode()[:MAX_DEVICE_LENGTH] for rank in range(self.size)]
+        devices = self._compare(store)
         if _CPU in devices or len(set(devices)) < self.size or not dist.is_nccl_available():
             group = self._gloo(store)
         else:
@@ -152,6 +157,17 @@ class World:
             group = self._nccl(store)
         group.allreduce([torch.zeros(1, device=self.device)]).wait()  # now: NCCL connects with its first sum
         return group
+
+    def _compare(self, store: Any) -> list[str]:
+        """Tell the others what they must know of this trainer, and take in the same of them; returns all devices."""
+        if self._go.rank == 0:
+            store.set("run", f"{self._header.global_steps} {self._header.global_samples}")
+        store.set(f"rank {self._go.rank}", f"{self._batch_size} {self._name_device()}")
+        told = [store.get(f"rank {rank}")[:MAX_TOLD_BYTES].decode(errors="replace") for rank in range(self.size)]
+        steps, _, samples = store.get("run")[:MAX_TOLD_BYTES].decode(errors="replace").partition(" ")
+        self.begun_at = _count(steps), _count(samples)
+        self.samples_per_step = sum(_count(text.partition(" ")[0]) for text in told)
+        return [text.partition(" ")[2] for text in told]
 
     def _store(self, listener: socket.socket) -> Any:
         """Return the key-value store through which they tell each other their addresses; rank 0 serves it."""
@@ -202,3 +218,9 @@ class World:
         finally:
             self._header.waiting = 0
         return PeerLostError(f"allreduce broke off, though no node is known to be lost: {error}; start all nodes again")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) <= MAX_TOTAL):
+        raise WireError(f"a trainer of another node tells a number that is none: {text!r}")
+    return int(text)

@@ -21,6 +21,7 @@ __all__ = [
     "run_id",
     "schema_hash",
     "short_text",
+    "word",
 ]
 
 _SHOWN_CHARACTERS = 80
@@ -38,6 +39,13 @@ def run_id(text: str) -> RunId:
     if not valid_name(text):
         raise WireError(f"run_id: {text[:_SHOWN_CHARACTERS]!r} is no valid run id")
     return RunId(text)
+
+
+def word(text: str, field: str) -> str:
+    """Accept what could be a name: it is shown to people."""
+    if not valid_name(text):
+        raise WireError(f"{field}: {text[:_SHOWN_CHARACTERS]!r} is no valid {field}")
+    return text
 
 
 def schema_hash(data: bytes) -> SchemaHash:

@@ -37,6 +37,8 @@ class OfferRequest:
     run_id: RunId
     schema: SchemaHash
     source: NodeId
+    algorithm: str
+    """As in `--algorithm`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,11 @@ class OfferResponse:
 def encode_offer_request(request: OfferRequest) -> bytes:
     source = membership_pb2.Member(name=request.source.name, boot=request.source.boot)
     return model_pb2.OfferRequest(
-        protocol=request.protocol, run_id=request.run_id, schema=request.schema, source=source
+        protocol=request.protocol,
+        run_id=request.run_id,
+        schema=request.schema,
+        source=source,
+        algorithm=request.algorithm,
     ).SerializeToString()
 
 
@@ -70,6 +76,7 @@ def decode_offer_request(data: bytes) -> OfferRequest:
         run_id=check.run_id(message.run_id),
         schema=check.schema_hash(message.schema),
         source=check.node_id(message.source.name, message.source.boot, "source"),
+        algorithm=check.word(message.algorithm, "algorithm"),
     )
 
 

@@ -140,7 +140,7 @@ def _calls(node: NodeId) -> dict[Method, bytes]:
     packet = Packet(protocol=PROTOCOL_VERSION, run_id=RUN, source=source, updates=(), progress=(), body=None)
     join = JoinRequest(protocol=PROTOCOL_VERSION, run_id=RUN, source=source, progress=())
     settle = Settle(run_id=RUN, initiator=WHO, responder=node, exchange_id=1, applied_through=0)
-    offer = OfferRequest(protocol=PROTOCOL_VERSION, run_id=RUN, schema=LAYOUT.schema, source=WHO)
+    offer = OfferRequest(protocol=PROTOCOL_VERSION, run_id=RUN, schema=LAYOUT.schema, source=WHO, algorithm="ad-psgd")
     return {
         Method.DELIVER: encode_packet(packet),
         Method.JOIN: encode_join_request(join),

@@ -49,6 +49,17 @@ async def test_a_node_with_another_chunk_size_is_refused(nodes: Nodes) -> None:
     await _goes_on(first)
 
 
+async def test_a_node_with_another_algorithm_is_refused_and_told_which_the_run_has(nodes: Nodes) -> None:
+    first = await _founder(nodes)
+    address = (await first.status()).self_member.address
+    second = nodes.start("n1", "--algorithm=d-psgd", seeds=[address])
+    assert await second.ended() == RUN_MISMATCH
+    assert "it runs ad-psgd, and d-psgd came" in second.last_error()
+    assert "--algorithm" in second.last_error()
+    await first.sees("n1", MemberState.LEFT)
+    await _goes_on(first)
+
+
 async def test_a_node_of_another_run_is_refused_and_both_sides_say_so_once(nodes: Nodes) -> None:
     first = await _founder(nodes)
     address = (await first.status()).self_member.address

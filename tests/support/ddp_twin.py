@@ -83,7 +83,7 @@ def main() -> None:
     listener = socket.socket(fileno=descriptor) if rank == 0 else socket.create_server((HOST, 0))
     header = Header(np.zeros(HEADER_BYTES, np.uint8))
     go = Go(world_size=size, rank=rank, rendezvous=f"{HOST}:{port}")
-    world = World(go, HOST, torch.device("cpu"), header, QuietLink())  # type: ignore[arg-type]
+    world = World(go, HOST, torch.device("cpu"), 1, header, QuietLink())  # type: ignore[arg-type]
     world.meet(listener)
     store = dist.TCPStore(HOST, int(sys.argv[5]), size, is_master=rank == 0, timeout=datetime.timedelta(seconds=60))
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size)

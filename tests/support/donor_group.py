@@ -80,7 +80,9 @@ class DonorGroup:
         plane.live[:] = self._values.standard_normal(len(plane.live)).astype(np.float32)
         metrics = Metrics(version="test")
         member = Member(identity, address, 0, MemberState.ALIVE, Phase.TRAINING)
-        donor = Donor(identity, RUN, lambda: giver.holding(), JoiningConfig(donor_bytes_per_s=bytes_per_s), metrics)
+        donor = Donor(
+            identity, RUN, "ad-psgd", lambda: giver.holding(), JoiningConfig(donor_bytes_per_s=bytes_per_s), metrics
+        )
         giver = Giver(member, plane, donor, metrics)
 
         async def fetch(stream: Stream) -> None:

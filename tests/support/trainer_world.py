@@ -44,14 +44,17 @@ class Member:
         self.header = Header(np.zeros(HEADER_BYTES, np.uint8))
         self.link = QuietLink()
         go = Go(world_size=size, rank=rank, rendezvous=rendezvous)
-        self.world = World(go, HOST, torch.device("cpu"), self.header, self.link)  # type: ignore[arg-type]
+        self.world = World(go, HOST, torch.device("cpu"), 8 + rank, self.header, self.link)  # type: ignore[arg-type]
 
     def average(self, model: nn.Module) -> AllReduce:
         return AllReduce(take_inventory(model).exchanged, model, self.world, self.header)
 
 
-def together(size: int, work: Callable[[Member], T]) -> list[T]:
-    """Run `work` once for each of `size` trainers at the same time; return the results by rank, or raise an error."""
+def together(size: int, work: Callable[[Member], T], before: Callable[[Member], None] = lambda _: None) -> list[T]:
+    """Run `work` once for each of `size` trainers at the same time; return the results by rank, or raise an error.
+
+    `before`: what happens to each before they meet. Batches have 8, 9, ... samples.
+    """
     listeners = [listen(HOST) for _ in range(size)]
     rendezvous = f"{HOST}:{listeners[0].getsockname()[1]}"
     members = [Member(rank, size, rendezvous) for rank in range(size)]
@@ -60,6 +63,7 @@ def together(size: int, work: Callable[[Member], T]) -> list[T]:
 
     def run(member: Member) -> None:
         try:
+            before(member)
             member.world.meet(listeners[member.rank])
             results[member.rank] = work(member)
         except BaseException as error:

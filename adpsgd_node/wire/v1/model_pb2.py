@@ -25,35 +25,35 @@ _sym_db = _symbol_database.Default()
 from adpsgd_node.wire.v1 import membership_pb2 as adpsgd__node_dot_wire_dot_v1_dot_membership__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61\x64psgd_node/wire/v1/model.proto\x12\tadpsgd.v1\x1a$adpsgd_node/wire/v1/membership.proto\"]\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12#\n\x07segment\x18\x04 \x01(\x0e\x32\x12.adpsgd.v1.Segment\"c\n\x0cOfferRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06schema\x18\x03 \x01(\x0c\x12!\n\x06source\x18\x04 \x01(\x0b\x32\x11.adpsgd.v1.Member\"\xee\x01\n\rOfferResponse\x12#\n\x07refusal\x18\x01 \x01(\x0b\x32\x12.adpsgd.v1.Refusal\x12!\n\x06source\x18\x02 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12\x11\n\thas_model\x18\x03 \x01(\x08\x12\x0c\n\x04step\x18\x04 \x01(\x04\x12&\n\x07tensors\x18\x05 \x03(\x0b\x32\x15.adpsgd.v1.TensorSpec\x12\x16\n\x0ehas_checkpoint\x18\x06 \x01(\x08\x12\x18\n\x10\x63heckpoint_steps\x18\x07 \x01(\x04\x12\x1a\n\x12\x63heckpoint_samples\x18\x08 \x01(\x04\"j\n\x0c\x46\x65tchRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06schema\x18\x03 \x01(\x0c\x12\x13\n\x0b\x66irst_chunk\x18\x04 \x01(\r\x12\x13\n\x0b\x63hunk_count\x18\x05 \x01(\r\"\x82\x01\n\x0b\x46\x65tchHeader\x12#\n\x07refusal\x18\x01 \x01(\x0b\x32\x12.adpsgd.v1.Refusal\x12\x13\n\x0b\x63hunk_count\x18\x02 \x01(\r\x12\x13\n\x0b\x63hunk_bytes\x18\x03 \x01(\r\x12\x0c\n\x04step\x18\x04 \x01(\x04\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\r\"8\n\nFetchChunk\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05\x63rc32\x18\x02 \x01(\x07\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x1d\n\x0c\x46\x65tchTrailer\x12\r\n\x05\x63rc32\x18\x01 \x01(\x07\"\xbf\x01\n\nFetchFrame\x12*\n\x07request\x18\x01 \x01(\x0b\x32\x17.adpsgd.v1.FetchRequestH\x00\x12(\n\x06header\x18\x02 \x01(\x0b\x32\x16.adpsgd.v1.FetchHeaderH\x00\x12&\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x15.adpsgd.v1.FetchChunkH\x00\x12*\n\x07trailer\x18\x04 \x01(\x0b\x32\x17.adpsgd.v1.FetchTrailerH\x00\x42\x07\n\x05\x66rame\"a\n\x0cWorldRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12!\n\x06source\x18\x03 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12\x0c\n\x04size\x18\x04 \x01(\r\"\x9d\x01\n\rWorldResponse\x12#\n\x07refusal\x18\x01 \x01(\x0b\x32\x12.adpsgd.v1.Refusal\x12!\n\x06source\x18\x02 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\"\n\x07members\x18\x04 \x03(\x0b\x32\x11.adpsgd.v1.Member\x12\x12\n\nrendezvous\x18\x05 \x01(\t*O\n\x07Segment\x12\x17\n\x13SEGMENT_UNSPECIFIED\x10\x00\x12\x16\n\x12SEGMENT_PARAMETERS\x10\x01\x12\x13\n\x0fSEGMENT_BUFFERS\x10\x02\x32\xba\x01\n\x05Model\x12:\n\x05Offer\x12\x17.adpsgd.v1.OfferRequest\x1a\x18.adpsgd.v1.OfferResponse\x12:\n\x05World\x12\x17.adpsgd.v1.WorldRequest\x1a\x18.adpsgd.v1.WorldResponse\x12\x39\n\x05\x46\x65tch\x12\x15.adpsgd.v1.FetchFrame\x1a\x15.adpsgd.v1.FetchFrame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61\x64psgd_node/wire/v1/model.proto\x12\tadpsgd.v1\x1a$adpsgd_node/wire/v1/membership.proto\"]\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12#\n\x07segment\x18\x04 \x01(\x0e\x32\x12.adpsgd.v1.Segment\"v\n\x0cOfferRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06schema\x18\x03 \x01(\x0c\x12!\n\x06source\x18\x04 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12\x11\n\talgorithm\x18\x05 \x01(\t\"\xee\x01\n\rOfferResponse\x12#\n\x07refusal\x18\x01 \x01(\x0b\x32\x12.adpsgd.v1.Refusal\x12!\n\x06source\x18\x02 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12\x11\n\thas_model\x18\x03 \x01(\x08\x12\x0c\n\x04step\x18\x04 \x01(\x04\x12&\n\x07tensors\x18\x05 \x03(\x0b\x32\x15.adpsgd.v1.TensorSpec\x12\x16\n\x0ehas_checkpoint\x18\x06 \x01(\x08\x12\x18\n\x10\x63heckpoint_steps\x18\x07 \x01(\x04\x12\x1a\n\x12\x63heckpoint_samples\x18\x08 \x01(\x04\"j\n\x0c\x46\x65tchRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06schema\x18\x03 \x01(\x0c\x12\x13\n\x0b\x66irst_chunk\x18\x04 \x01(\r\x12\x13\n\x0b\x63hunk_count\x18\x05 \x01(\r\"\x82\x01\n\x0b\x46\x65tchHeader\x12#\n\x07refusal\x18\x01 \x01(\x0b\x32\x12.adpsgd.v1.Refusal\x12\x13\n\x0b\x63hunk_count\x18\x02 \x01(\r\x12\x13\n\x0b\x63hunk_bytes\x18\x03 \x01(\r\x12\x0c\n\x04step\x18\x04 \x01(\x04\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\r\"8\n\nFetchChunk\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05\x63rc32\x18\x02 \x01(\x07\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x1d\n\x0c\x46\x65tchTrailer\x12\r\n\x05\x63rc32\x18\x01 \x01(\x07\"\xbf\x01\n\nFetchFrame\x12*\n\x07request\x18\x01 \x01(\x0b\x32\x17.adpsgd.v1.FetchRequestH\x00\x12(\n\x06header\x18\x02 \x01(\x0b\x32\x16.adpsgd.v1.FetchHeaderH\x00\x12&\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x15.adpsgd.v1.FetchChunkH\x00\x12*\n\x07trailer\x18\x04 \x01(\x0b\x32\x17.adpsgd.v1.FetchTrailerH\x00\x42\x07\n\x05\x66rame\"a\n\x0cWorldRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12!\n\x06source\x18\x03 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12\x0c\n\x04size\x18\x04 \x01(\r\"\x9d\x01\n\rWorldResponse\x12#\n\x07refusal\x18\x01 \x01(\x0b\x32\x12.adpsgd.v1.Refusal\x12!\n\x06source\x18\x02 \x01(\x0b\x32\x11.adpsgd.v1.Member\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\"\n\x07members\x18\x04 \x03(\x0b\x32\x11.adpsgd.v1.Member\x12\x12\n\nrendezvous\x18\x05 \x01(\t*O\n\x07Segment\x12\x17\n\x13SEGMENT_UNSPECIFIED\x10\x00\x12\x16\n\x12SEGMENT_PARAMETERS\x10\x01\x12\x13\n\x0fSEGMENT_BUFFERS\x10\x02\x32\xba\x01\n\x05Model\x12:\n\x05Offer\x12\x17.adpsgd.v1.OfferRequest\x1a\x18.adpsgd.v1.OfferResponse\x12:\n\x05World\x12\x17.adpsgd.v1.WorldRequest\x1a\x18.adpsgd.v1.WorldResponse\x12\x39\n\x05\x46\x65tch\x12\x15.adpsgd.v1.FetchFrame\x1a\x15.adpsgd.v1.FetchFrame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'adpsgd_node.wire.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEGMENT']._serialized_start=1304
-  _globals['_SEGMENT']._serialized_end=1383
+  _globals['_SEGMENT']._serialized_start=1323
+  _globals['_SEGMENT']._serialized_end=1402
   _globals['_TENSORSPEC']._serialized_start=84
   _globals['_TENSORSPEC']._serialized_end=177
   _globals['_OFFERREQUEST']._serialized_start=179
-  _globals['_OFFERREQUEST']._serialized_end=278
-  _globals['_OFFERRESPONSE']._serialized_start=281
-  _globals['_OFFERRESPONSE']._serialized_end=519
-  _globals['_FETCHREQUEST']._serialized_start=521
-  _globals['_FETCHREQUEST']._serialized_end=627
-  _globals['_FETCHHEADER']._serialized_start=630
-  _globals['_FETCHHEADER']._serialized_end=760
-  _globals['_FETCHCHUNK']._serialized_start=762
-  _globals['_FETCHCHUNK']._serialized_end=818
-  _globals['_FETCHTRAILER']._serialized_start=820
-  _globals['_FETCHTRAILER']._serialized_end=849
-  _globals['_FETCHFRAME']._serialized_start=852
-  _globals['_FETCHFRAME']._serialized_end=1043
-  _globals['_WORLDREQUEST']._serialized_start=1045
-  _globals['_WORLDREQUEST']._serialized_end=1142
-  _globals['_WORLDRESPONSE']._serialized_start=1145
-  _globals['_WORLDRESPONSE']._serialized_end=1302
-  _globals['_MODEL']._serialized_start=1386
-  _globals['_MODEL']._serialized_end=1572
+  _globals['_OFFERREQUEST']._serialized_end=297
+  _globals['_OFFERRESPONSE']._serialized_start=300
+  _globals['_OFFERRESPONSE']._serialized_end=538
+  _globals['_FETCHREQUEST']._serialized_start=540
+  _globals['_FETCHREQUEST']._serialized_end=646
+  _globals['_FETCHHEADER']._serialized_start=649
+  _globals['_FETCHHEADER']._serialized_end=779
+  _globals['_FETCHCHUNK']._serialized_start=781
+  _globals['_FETCHCHUNK']._serialized_end=837
+  _globals['_FETCHTRAILER']._serialized_start=839
+  _globals['_FETCHTRAILER']._serialized_end=868
+  _globals['_FETCHFRAME']._serialized_start=871
+  _globals['_FETCHFRAME']._serialized_end=1062
+  _globals['_WORLDREQUEST']._serialized_start=1064
+  _globals['_WORLDREQUEST']._serialized_end=1161
+  _globals['_WORLDRESPONSE']._serialized_start=1164
+  _globals['_WORLDRESPONSE']._serialized_end=1321
+  _globals['_MODEL']._serialized_start=1405
+  _globals['_MODEL']._serialized_end=1591
 # @@protoc_insertion_point(module_scope)

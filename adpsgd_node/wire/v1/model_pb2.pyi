@@ -30,16 +30,18 @@ class TensorSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., segment: _Optional[_Union[Segment, str]] = ...) -> None: ...
 
 class OfferRequest(_message.Message):
-    __slots__ = ("protocol", "run_id", "schema", "source")
+    __slots__ = ("protocol", "run_id", "schema", "source", "algorithm")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    ALGORITHM_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     run_id: str
     schema: bytes
     source: _membership_pb2.Member
-    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ..., source: _Optional[_Union[_membership_pb2.Member, _Mapping]] = ...) -> None: ...
+    algorithm: str
+    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ..., source: _Optional[_Union[_membership_pb2.Member, _Mapping]] = ..., algorithm: _Optional[str] = ...) -> None: ...
 
 class OfferResponse(_message.Message):
     __slots__ = ("refusal", "source", "has_model", "step", "tensors", "has_checkpoint", "checkpoint_steps", "checkpoint_samples")

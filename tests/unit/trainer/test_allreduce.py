@@ -17,6 +17,7 @@ from adpsgd_node.errors import AdpsgdError, ModelError, PeerLostError, TrainerEr
 from adpsgd_node.plane import Command
 from adpsgd_node.trainer import world as world_module
 from adpsgd_node.trainer.bucket import BUCKET_BYTES, FIRST_BUCKET_BYTES, plan
+from adpsgd_node.trainer.handicap import Handicap
 from support import ddp_twin
 from support.trainer_world import HOST, Member, together
 
@@ -182,6 +183,26 @@ def test_all_nodes_stop_after_the_step_in_which_one_was_told_to() -> None:
         assert answers == [False, False, True, True]
 
 
+def test_all_nodes_count_the_run_alike_and_stop_after_the_step_that_reaches_the_target() -> None:
+    def train(member: Member) -> list[tuple[int, int]]:
+        rhythm = member.average(model := nn.Linear(2, 1))
+        if member.rank == 1:  # only one of them has a target
+            member.header.target_samples = 1035
+        counts = [rhythm.totals()]
+        while not rhythm.agrees_to_stop(False):
+            model(torch.ones(1, 2)).sum().backward()
+            rhythm.before_step()
+            rhythm.after_step()
+            counts.append(rhythm.totals())
+        return counts
+
+    def begun(member: Member) -> None:
+        member.header.global_steps, member.header.global_samples = (100, 1000) if member.rank == 0 else (7, 7)
+
+    counts, twin = together(2, train, before=begun)  # batches of 8 and 9
+    assert counts == twin == [(100, 1000), (102, 1017), (104, 1034), (106, 1051)]
+
+
 def test_a_node_in_another_step_than_the_others_is_an_error() -> None:
     def uneven(member: Member) -> None:
         model = nn.Linear(2, 1)
@@ -194,6 +215,38 @@ def test_a_node_in_another_step_than_the_others_is_an_error() -> None:
 
     with pytest.raises(TrainerError, match="equally often"):
         together(2, uneven)
+
+
+def test_waiting_for_the_others_is_not_taken_for_computing() -> None:
+    def train(member: Member) -> tuple[float, float]:
+        model = nn.Linear(2, 1)
+        rhythm = member.average(model)
+        assert rhythm.take_waited_s() == 0
+        model(torch.ones(1, 2)).sum().backward()
+        waited_s = rhythm.take_waited_s()
+        assert rhythm.take_waited_s() == 0
+        rhythm.before_step()
+        rhythm.before_step()  # waits, as there was no pass since: but not between two steps
+        return waited_s, rhythm.take_waited_s()
+
+    for in_the_pass_s, in_the_step_s in together(2, train):
+        assert in_the_pass_s > 0
+        assert in_the_step_s == 0
+
+
+def test_a_handicap_leaves_waits_out() -> None:
+    now, slept = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    handicap = Handicap(3.0, 0.0, told_to_stop=lambda: False, clock=lambda: now[0], sleep=sleep)
+    handicap.go_on()
+    now[0] = 1.1
+    handicap.excuse(1.0)
+    handicap.stretch()
+    assert sum(slept) == pytest.approx(0.2)  # 0.1 s of computing takes 0.3 s
 
 
 # Refused

@@ -47,7 +47,7 @@ def test_every_offer_survives_the_wire(offer: OfferResponse) -> None:
 
 
 def test_the_question_for_an_offer_survives_the_wire() -> None:
-    request = OfferRequest(protocol=1, run_id=RunId("run"), schema=SCHEMA, source=NodeId("n1", 3))
+    request = OfferRequest(protocol=1, run_id=RunId("run"), schema=SCHEMA, source=NodeId("n1", 3), algorithm="d-psgd")
     assert decode_offer_request(encode_offer_request(request)) == request
 
 
