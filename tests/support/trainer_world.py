@@ -17,7 +17,7 @@ from adpsgd_node.trainer.inventory import take_inventory
 from adpsgd_node.trainer.world import World, listen
 from adpsgd_node.wire.trainer import Go
 
-__all__ = ["HOST", "Member", "QuietLink", "together"]
+__all__ = ["HOST", "LIMIT_S", "Member", "QuietLink", "together"]
 
 HOST = "127.0.0.1"
 LIMIT_S = 60.0

@@ -29,6 +29,7 @@ def test_ranks_go_by_name_and_the_first_decides_once_the_others_have_called() ->
 def test_nobody_else_decides() -> None:
     assembly = Assembly(B, 2)
     assembly.call(A)
+    assembly.call(B)  # somebody else in its name
     assert assembly.decide([A, B]) is None
     assert assembly.whom_to_ask([A, B, C]) == A
 
