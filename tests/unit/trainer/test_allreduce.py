@@ -321,6 +321,17 @@ def test_a_connection_that_breaks_is_told_as_a_lost_node_when_the_daemon_knows_o
     assert "start all nodes again" in together(2, part)[0]
 
 
+# Where they listen
+
+
+@pytest.mark.parametrize(("host", "bound"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("192.0.2.1", "0.0.0.0")])
+def test_a_trainer_listens_at_the_address_of_its_node_and_everywhere_only_if_that_is_not_of_this_machine(
+    host: str, bound: str
+) -> None:
+    with world_module.listen(host) as listener:
+        assert listener.getsockname()[0] == bound
+
+
 # Buckets
 
 
