@@ -95,13 +95,14 @@ async def test_a_node_that_comes_later_has_no_place(nodes: Nodes) -> None:
     await stepping(group)
     seed = [(await group[0].status()).self_member.address]
     flags = [str(SCRIPT), "--log=LOG", "--seed=9"]
-    late = [
-        nodes.start(name, "--algorithm=allreduce", f"--world-size={size}", *FOREVER, script=flags, seeds=seed)
-        for name, size in (("a-late", 2), ("z-late", 2), ("larger", 3))
-    ]
-    for node in late[:2]:
+
+    def start_late(name: str, size: int) -> NodeProcess:
+        return nodes.start(name, "--algorithm=allreduce", f"--world-size={size}", *FOREVER, script=flags, seeds=seed)
+
+    for node in [start_late("a-late", 2), start_late("z-late", 2)]:
         await ended_with(node, JoinError, "n0, n1", "nobody can join later")
-    await ended_with(late[2], ConfigError, "--world-size 2", "--world-size 3")
+    # Only now: whoever asks it would be told by it, too, that the two were not given the same.
+    await ended_with(start_late("larger", 3), ConfigError, "--world-size 2", "--world-size 3")
     for node in group:
         assert (await node.status()).self_member.phase is Phase.TRAINING
 
