@@ -127,4 +127,4 @@ class Cluster:
         while behind := [node for node in self.nodes if not condition(node)]:
             if time.monotonic() > until or any(node.daemon.poll() is not None for node in behind):
                 raise TimeoutError(f"{behind[0].name} does not train:\n{behind[0].last_lines()}")
-            time.sleep(0.25)
+            time.sleep(0.25)  # between two looks

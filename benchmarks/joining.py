@@ -169,7 +169,7 @@ def watch(span_s: float) -> Span:
     """Let the nodes work; returns the span to look at."""
     time.sleep(SETTLE_S)
     began = time.monotonic()
-    time.sleep(span_s)
+    time.sleep(span_s)  # the span that is measured
     return began, time.monotonic()
 
 

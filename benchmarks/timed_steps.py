@@ -45,7 +45,7 @@ def main() -> None:
             if options.compute:
                 work(products)
             else:
-                time.sleep(options.step_ms / 1000)
+                time.sleep(options.step_ms / 1000)  # computing, emulated
             loss = model(inputs).square().mean()
             optimizer.zero_grad()
             loss.backward()

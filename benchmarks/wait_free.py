@@ -75,11 +75,11 @@ def measure_stop(cluster: Cluster, options: argparse.Namespace) -> dict[str, Any
     progress(f"watching for {options.watch_s:g} s, then stopping the daemon of {stopped.name}")
     exchanges = [exchanges_of(others)]
     begin = time.monotonic()
-    time.sleep(options.watch_s)
+    time.sleep(options.watch_s)  # the span that is measured
     exchanges.append(exchanges_of(others))
     stopped.daemon.send_signal(signal.SIGSTOP)
     at = time.monotonic()
-    time.sleep(options.stop_s)
+    time.sleep(options.stop_s)  # the span that is measured
     end = time.monotonic()
     stopped.daemon.send_signal(signal.SIGCONT)
     exchanges.append(exchanges_of(others))
@@ -100,10 +100,10 @@ def measure_kill(cluster: Cluster, options: argparse.Namespace) -> dict[str, Any
     *survivors, victim = cluster.nodes
     progress(f"watching for {options.watch_s:g} s, then killing {victim.name}")
     begin = time.monotonic()
-    time.sleep(options.watch_s)
+    time.sleep(options.watch_s)  # the span that is measured
     at = time.monotonic()
     victim.kill()
-    time.sleep(options.watch_s)
+    time.sleep(options.watch_s)  # the span that is measured
     end = time.monotonic()
     before = step_figures(survivors, begin, at - BEFORE_KILL_S)
     after = step_figures(survivors, at - BEFORE_KILL_S, end)

@@ -155,6 +155,7 @@ class ExchangeEngine:
 
     async def initiate(self, peer: NodeId, address: Address, codec_name: CodecName) -> ExchangeReport:
         """Exchange with one peer; reports and returns how it ended, and sees to its settling if it broke."""
+        assert self.patient or not self._outbound, "one outbound exchange at a time"
         assert self.may_exchange_with(peer)
         self._outbound[peer] = False
         try:

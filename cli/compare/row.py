@@ -14,10 +14,10 @@ from adpsgd_cli.demo.cluster import NodeProcess
 from adpsgd_cli.demo.verdict import read_result, widest_distance
 from adpsgd_node.errors import AdpsgdError
 from adpsgd_node.setting import choice
+from adpsgd_node.tasks.history import HISTORY_FILE
 
 __all__ = ["Line", "Row", "judge", "read_history"]
 
-HISTORY_FILE = "history.jsonl"
 FIRST_PART, LAST_PART = 0.1, 0.95
 """Throughput is taken between these parts of the samples that were done: without start and end."""
 FINAL_PART = 0.9

@@ -15,6 +15,7 @@ from adpsgd_cli.demo.history import History, poll
 from adpsgd_cli.demo.interruption import Interruption
 from adpsgd_cli.demo.view import View
 from adpsgd_node.errors import AdpsgdError
+from adpsgd_node.tasks.history import HISTORY_FILE
 
 __all__ = ["compare"]
 
@@ -57,7 +58,7 @@ async def _run(plan: ComparePlan, case: Case, report: Report, view: View) -> Row
     finally:
         await cluster.stop()
     nodes = list(cluster.nodes.values())
-    report.keep(case, read_history(nodes[0].folder / "history.jsonl"))
+    report.keep(case, read_history(nodes[0].folder / HISTORY_FILE))
     return judge(plan, case, nodes, complete=complete)
 
 

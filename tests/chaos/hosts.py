@@ -59,6 +59,8 @@ class Hosts(ABC):
     def command(self, host: int, command: Sequence[str]) -> list[str]:
         """Return what runs `command` on the host, as the same process."""
 
+    # What only some hosts can do raises on the others: the plan asks `can_cut` and `can_lose` first.
+
     def cut(self, links: Iterable[Link]) -> None:
         """Let nothing pass over these links. Only where `can_cut`."""
         raise NotImplementedError(f"{self.kind} hosts have no links to cut")

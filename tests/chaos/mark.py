@@ -46,7 +46,7 @@ def end_processes(wanted: str | None = None, limit_s: float = END_LIMIT_S) -> li
                 os.kill(pid, signal.SIGKILL)
         if time.monotonic() > deadline:
             raise TimeoutError(f"{pids} do not die {limit_s:g} s after SIGKILL: are they stuck in the kernel?")
-        time.sleep(0.02)
+        time.sleep(0.02)  # between two looks whether they are gone
     return sorted(ended)
 
 

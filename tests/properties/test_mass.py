@@ -148,7 +148,7 @@ def test_initiator_of_an_evicted_exchange_is_told_and_all_others_count_alike(mon
         report = await one.engine.initiate(two.id, two.address, CodecName.FP32)
         assert report.outcome is Outcome.BROKEN
         while two.engine.inbound:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # between two looks
         network.set_fault(LinkFault())
         cluster.gone.add(one.id)
         report = await three.engine.initiate(two.id, two.address, CodecName.FP32)

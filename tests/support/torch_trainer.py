@@ -35,7 +35,7 @@ def main() -> None:
             optimizer.step()
             node.log(loss=loss)
             print(json.dumps({"event": "step", "step": node.step, "loss": loss.item()}), file=log, flush=True)
-            time.sleep(options.pause_s)
+            time.sleep(options.pause_s)  # computing, emulated
             if node.step == options.detach_after:
                 node.detach()
                 time.sleep(600)

@@ -10,14 +10,16 @@ from typing import Any, cast
 import pytest
 from typer.testing import CliRunner
 
-from adpsgd_cli.compare.plan import Case, ComparePlan, Condition
+from adpsgd_cli.compare.plan import BATCH, Case, ComparePlan, Condition
 from adpsgd_cli.compare.report import Report
 from adpsgd_cli.compare.row import Line, judge, read_history
 from adpsgd_cli.demo.cluster import NodeProcess
+from adpsgd_cli.demo.plan import Task
 from adpsgd_cli.main import build
 from adpsgd_node.daemon.settings import AlgorithmName
 from adpsgd_node.errors import AdpsgdError
 from adpsgd_node.setting import SettingError
+from adpsgd_node.tasks import char_lm, digits
 
 AD, D, ALL = AlgorithmName.AD_PSGD, AlgorithmName.D_PSGD, AlgorithmName.ALLREDUCE
 
@@ -79,6 +81,10 @@ def test_shards_are_numbered_by_node() -> None:
     plan = ComparePlan(nodes=3, shard="dirichlet:0.1").demo(Case(AD, Condition(), 5))
     assert plan.script("node-2")[-6:] == ("--shard", "dirichlet:0.1", "--shards", "3", "--shard-index", "2")
     assert "--shard" not in ComparePlan().demo(Case(AD, Condition(), 5)).script("node-2")
+
+
+def test_a_step_has_as_many_samples_as_the_tasks_take() -> None:
+    assert {Task.DIGITS: digits.parse([]).batch_size, Task.CHAR_LM: char_lm.parse([]).batch_size} == BATCH
 
 
 def test_ideal_is_what_nodes_do_that_never_wait() -> None:

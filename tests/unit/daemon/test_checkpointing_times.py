@@ -22,7 +22,7 @@ async def test_one_comes_each_interval_as_long_as_the_run_goes_on(make) -> None:
                 newest = bench.checkpointing.newest()
                 if newest is not None and newest not in seen:
                     seen.append(newest)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # between two looks
         running.cancel()
     assert bench.total("written") >= 3
     assert manifest_of(seen[-1]).reason == "interval"
@@ -34,12 +34,12 @@ async def test_nothing_is_written_while_the_run_stands_still(make) -> None:
     running = asyncio.create_task(bench.checkpointing.run())
     async with asyncio.timeout(LONG_S):
         while bench.total("written") < 1:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # between two looks
         bench.training.has_model = False
         bench.step()
         bench.training.has_model = True
         while bench.total("written") < 2:  # there is news
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # between two looks
     assert bench.checkpointing._has_news() is False
     running.cancel()
 

@@ -369,7 +369,7 @@ def test_a_cancelled_fetch_leaves_nothing_running() -> None:
         fetcher, plane, _ = group.joiner()
         fetching = asyncio.create_task(fetcher.fetch(group.members, plane))
         while not giver.given:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # between two looks
         fetching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await fetching

@@ -78,7 +78,7 @@ def test_a_third_signal_ends_the_process_and_kills_the_script_first() -> None:
             stop.watch_signals()
             while True:
                 os.kill(os.getpid(), signal.SIGTERM)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # lets the loop take the signal
                 print(stop.asked, stop.hurried, flush=True)
 
         asyncio.run(main())
