@@ -221,6 +221,7 @@ class ExchangeEngine:
             step=self._plane.header.step,
             progress=self._around.progress(),
             clip=self._config.clip_exchange,
+            round=self._around.round(),
         )
 
     def _report(self, report: ExchangeReport) -> None:
@@ -241,7 +242,7 @@ class ExchangeEngine:
             raise WireError(f"an exchange begins with Open, {type(frame).__name__} came")
         decline = self._judge(frame, self._asking)
         if decline is None:
-            async with self._admission(frame.initiator, stream):
+            async with self._admission(frame, stream):
                 decline = self._judge(frame, self._asking - 1)  # much may have happened meanwhile
                 if decline is None:
                     await self._respond(stream, frame, len(message))
@@ -251,12 +252,13 @@ class ExchangeEngine:
         self._report(ExchangeReport(role=Role.RESPONDER, peer=frame.initiator, outcome=outcome, decline=decline))
 
     @contextlib.asynccontextmanager
-    async def _admission(self, initiator: NodeId, stream: Stream) -> AsyncIterator[None]:
+    async def _admission(self, open_: Open, stream: Stream) -> AsyncIterator[None]:
         """Let an exchange wait until it may go on; one whose initiator dies meanwhile is cancelled with its stream."""
+        initiator = open_.initiator
         self._asking += 1
         self._streams.setdefault(initiator, set()).add(stream)
         try:
-            async with self._around.admission(initiator):
+            async with self._around.admission(initiator, open_.round):
                 yield
         finally:
             self._asking -= 1
@@ -311,7 +313,7 @@ class ExchangeEngine:
         self.journal.open(response.key)
         self.inbound += 1
         try:
-            await response.run(encode_frame(Accept(first_step, self._around.progress())))
+            await response.run(encode_frame(Accept(first_step, self._around.progress(), self._around.round())))
         finally:
             self.inbound -= 1
             self._settling.notify()

@@ -57,3 +57,5 @@ class ExchangeReport:
     cause: str = ""
     progress: tuple[ProgressEntry, ...] = ()
     """News of the run's counters that came with it."""
+    round: int = 0
+    """Of D-PSGD, in which the responder was; 0: none, or this node is the responder."""

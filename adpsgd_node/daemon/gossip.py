@@ -102,15 +102,22 @@ class Gossip:
         for name in self.neighbors:
             if name in before and before[name] != self._ids.get(name):
                 self._policy.post(NeighborRenewed(name))
+                if self._rounds is not None:
+                    self._rounds.renewed(name)
         called = (name for name in self.neighbors if name not in self._outbound_only and not self._quarantined(name))
         self._policy.post(NeighborsChanged(tuple(called)))
         if self._rounds is not None:
             together = {name: self._weights[name] for name in self._together()}
             self._rounds.meet(together, frozenset(name for name in together if self._opens(name)))
 
-    def admission(self, peer: NodeId) -> AbstractAsyncContextManager[None]:
+    @property
+    def round(self) -> int:
+        """The round of D-PSGD that this node is in; 0: none."""
+        return 0 if self._rounds is None else self._rounds.round
+
+    def admission(self, peer: NodeId, round_: int) -> AbstractAsyncContextManager[None]:
         """Have an exchange that a peer has opened wait for its round; without rounds it goes on at once."""
-        return contextlib.nullcontext() if self._rounds is None else self._rounds.admission(peer)
+        return contextlib.nullcontext() if self._rounds is None else self._rounds.admission(peer, round_)
 
     def share(self, peer: NodeId) -> float:
         """Return which part of the difference an exchange with a peer applies: 1 brings both to the middle."""
@@ -208,7 +215,7 @@ class Gossip:
         return name in self._ids and bool(self._engine.quarantine_of(self._ids[name]))
 
     def _start(self, action: StartExchange) -> None:
-        def ended(name: str, outcome: Outcome) -> None:
+        def ended(name: str, outcome: Outcome, _: int) -> None:
             self._policy.post(ExchangeEnded(name, outcome))
 
         self._tasks.start(f"exchange with {action.peer}", self._exchange(action.peer, ended))
@@ -217,14 +224,15 @@ class Gossip:
         assert self._rounds is not None
         self._tasks.start(f"round with {name}", self._exchange(name, self._rounds.opened))
 
-    async def _exchange(self, name: str, ended: Callable[[str, Outcome], None]) -> None:
-        outcome = Outcome.UNREACHABLE
+    async def _exchange(self, name: str, ended: Callable[[str, Outcome, int], None]) -> None:
+        outcome, round_ = Outcome.UNREACHABLE, 0
         try:
             member = next((m for m in self._live() if m.name == name), None)
             if member is not None and not member.outbound_only and self._engine.may_exchange_with(member.id):
                 # At the end every bit counts: two models that round to the same bf16 would never come closer.
                 settling = self._activity is Activity.SETTLING
                 codec = CodecName.FP32 if settling else self._config.codec
-                outcome = (await self._engine.initiate(member.id, member.address, codec)).outcome
+                report = await self._engine.initiate(member.id, member.address, codec)
+                outcome, round_ = report.outcome, report.round
         finally:
-            ended(name, outcome)
+            ended(name, outcome, round_)

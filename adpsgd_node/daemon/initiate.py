@@ -48,6 +48,7 @@ class Initiation:
         self.offence: Offence | None = None
         self.aborted: Abort | None = None
         self.progress: tuple[ProgressEntry, ...] = ()
+        self.round = 0
         self._stream = stream
         self._open = open_
         self._merge = merge
@@ -88,6 +89,7 @@ class Initiation:
             decline=ended.decline,
             cause=ended.cause,
             progress=self.progress,
+            round=self.round,
         )
 
     def own_fault(self) -> int | None:
@@ -120,7 +122,7 @@ class Initiation:
 
     def _take(self, frame: Frame) -> None:
         if isinstance(frame, Accept):
-            self.progress = frame.progress
+            self.progress, self.round = frame.progress, frame.round
         if isinstance(frame, Abort):
             self.aborted = frame
         self._do(self.machine.handle(frame), frame)

@@ -130,7 +130,8 @@ class Node:
             settled=self._settled,
             kept=lambda role, _, chunks: metrics.chunks_averaged(role, chunks),
             sentenced=self._sentenced,
-            admission=lambda peer: self.gossip.admission(peer),
+            round=lambda: self.gossip.round,
+            admission=lambda peer, round_: self.gossip.admission(peer, round_),
             share=lambda peer: self.gossip.share(peer),
         )
         self.engine = ExchangeEngine(identity, self.run_id, transport, config.exchange, around, tasks)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import struct
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from adpsgd_node.core.algorithms.d_psgd import (
     Event,
     InboundEnded,
     Mixed,
+    NeighborRenewed,
     NeighborsChanged,
     Open,
     OutboundEnded,
@@ -54,8 +55,10 @@ class Rounds:
     def __init__(self, rng: random.Random, around: Around) -> None:
         self._around = around
         self._weights: Mapping[str, float] = {}
-        self._asking: dict[str, deque[asyncio.Future[None]]] = {}
-        self._driver: Driver[Event, Action] = Driver(DPsgd(rng), self._do)
+        self._asking: dict[int, asyncio.Future[None]] = {}
+        self._tickets = itertools.count(1)
+        self._policy = DPsgd(rng)
+        self._driver: Driver[Event, Action] = Driver(self._policy, self._do)
         self._closed = False
 
     def close(self) -> None:
@@ -83,50 +86,49 @@ class Rounds:
         self._weights = weights
         self._driver.post(NeighborsChanged(tuple(sorted(weights)), opened_here))
 
-    def opened(self, peer: str, outcome: Outcome) -> None:
-        """Take in how an exchange that was begun here has ended."""
-        self._driver.post(OutboundEnded(peer, outcome))
+    def renewed(self, name: str) -> None:
+        """Note that another boot of a neighbor runs now."""
+        self._driver.post(NeighborRenewed(name))
+
+    @property
+    def round(self) -> int:
+        """The round this node is in; 0: none."""
+        return self._policy.round
+
+    def opened(self, peer: str, outcome: Outcome, round_: int) -> None:
+        """Take in how an exchange that was begun here has ended, and in which round the peer was."""
+        self._driver.post(OutboundEnded(peer, outcome, round_))
 
     @contextlib.asynccontextmanager
-    async def admission(self, peer: NodeId) -> AsyncIterator[None]:
-        """Wait until a peer's exchange may go on; it goes on within."""
+    async def admission(self, peer: NodeId, round_: int) -> AsyncIterator[None]:
+        """Wait until the exchange of a peer, which is in that round, may go on; it goes on within."""
         if self._closed:
             yield
             return
-        admitted = asyncio.get_running_loop().create_future()
-        self._asking.setdefault(peer.name, deque()).append(admitted)
-        self._driver.post(Asked(peer.name))
+        ticket = next(self._tickets)
+        admitted = self._asking[ticket] = asyncio.get_running_loop().create_future()
+        self._driver.post(Asked(ticket, peer.name, round_))
         try:
             await admitted
-        except asyncio.CancelledError:
-            self._withdraw(peer.name, admitted)
+        except asyncio.CancelledError:  # it may have been let in at the same moment
+            self._driver.post(InboundEnded(ticket) if self._asking.pop(ticket, None) is None else Withdrawn(ticket))
             raise
         try:
             yield
         finally:
-            self._driver.post(InboundEnded(peer.name))
+            self._driver.post(InboundEnded(ticket))
 
     def share(self, peer: NodeId) -> float:
         """Return twice the weight of a peer, as the float32 that travels to it."""
         share: float = struct.unpack("<f", struct.pack("<f", min(1.0, 2.0 * self._weights.get(peer.name, 0.5))))[0]
         return share
 
-    def _withdraw(self, name: str, admitted: asyncio.Future[None]) -> None:
-        if admitted in self._asking.get(name, ()):
-            self._asking[name].remove(admitted)
-            self._driver.post(Withdrawn(name))
-        else:  # it was let in at the same moment
-            self._driver.post(InboundEnded(name))
-
     def _do(self, action: Action) -> None:
         match action:
             case Open(peer):
                 self._around.open(peer)
-            case Admit(peer):
-                waiting = self._asking[peer]
-                admitted = waiting.popleft()
-                if not waiting:
-                    del self._asking[peer]
+            case Admit(ticket):
+                admitted = self._asking.pop(ticket)
                 if not admitted.cancelled():  # else the one who waited for it says so
                     admitted.set_result(None)
             case Mixed(step):

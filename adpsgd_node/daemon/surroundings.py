@@ -34,7 +34,9 @@ class Surroundings:
     """Told how many chunks of an exchange stay applied on this side, once that is certain."""
     sentenced: Callable[[Sentence], None] = lambda _: None
     """Told when a peer was put into quarantine."""
-    admission: Callable[[NodeId], AbstractAsyncContextManager[None]] = lambda _: contextlib.nullcontext()
-    """Entered for an inbound exchange as soon as it may go on, and left when it has ended."""
+    round: Callable[[], int] = lambda: 0
+    """In which round of D-PSGD this node is; 0: in none."""
+    admission: Callable[[NodeId, int], AbstractAsyncContextManager[None]] = lambda *_: contextlib.nullcontext()
+    """Entered for an inbound exchange of a peer in some round as soon as it may go on, and left when it has ended."""
     share: Callable[[NodeId], float] = lambda _: 1.0
     """Which part of the difference is applied with a peer: twice its weight, a float32 above 0 and at most 1."""

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError, Message
 
 from adpsgd_node.core.exchange.frame import (
+    MAX_ROUND,
     Abort,
     AbortReason,
     Accept,
@@ -101,8 +102,9 @@ def encode_frame(frame: Frame) -> bytes:
             return encode_chunk(index, applied_through, data, scale).message
         case Open():
             message = pb.ExchangeFrame(open=_open_to_proto(frame))
-        case Accept(step, progress):
-            message = pb.ExchangeFrame(accept=pb.Accept(step=step, progress=check.progress_to_proto(progress)))
+        case Accept(step, progress, round_):
+            entries = check.progress_to_proto(progress)
+            message = pb.ExchangeFrame(accept=pb.Accept(step=step, progress=entries, round=round_))
         case Decline(reason, detail):
             shortened = detail[: limits.MAX_DETAIL_LENGTH]
             message = pb.ExchangeFrame(decline=pb.Decline(reason=pb.DeclineReason.Name(reason), detail=shortened))
@@ -197,8 +199,9 @@ def _parse_frame(message: bytes) -> Frame:
         case "open":
             return _open_from_proto(proto.open)
         case "accept":
-            entries = proto.accept.progress
-            return Accept(proto.accept.step, check.progress_from_proto(entries, len(entries)))
+            accept = proto.accept
+            progress = check.progress_from_proto(accept.progress, len(accept.progress))
+            return Accept(accept.step, progress, check.at_most(accept.round, MAX_ROUND, "accept.round"))
         case "decline":
             reason = check.chosen(DeclineReason, proto.decline.reason, "decline.reason")
             return Decline(reason, check.short_text(proto.decline.detail, "decline.detail"))
@@ -230,6 +233,7 @@ def _open_to_proto(frame: Open) -> pb.Open:
         step=frame.step,
         progress=check.progress_to_proto(frame.progress),
         clip=frame.clip,
+        round=frame.round,
     )
 
 
@@ -247,6 +251,7 @@ def _open_from_proto(proto: pb.Open) -> Open:
         step=proto.step,
         progress=check.progress_from_proto(proto.progress, len(proto.progress)),
         clip=_clip(proto.clip),
+        round=check.at_most(proto.round, MAX_ROUND, "open.round"),
     )
 
 

@@ -7,10 +7,14 @@ A round begins with a step and is over when every neighbor has been met, or is n
 found it dead, or it has left, stopped or been set apart. The next step waits for it, and overlaps with nothing but its
 own computing.
 
-Each edge is one exchange, opened by the end that `opens` names. One that is opened to a node that is not in a round,
-or that has met the opener in this round already, is kept waiting until the next: so both ends are always in the same
-round of their edge, though the numbers of their steps may differ. Nobody waits in a circle: a node that waits in round
-k waits for one in an earlier round of theirs, and the earliest waits for no one.
+Each edge is one exchange, opened by the end that `opens` names, which says in which round it is. One that is opened to
+a node in an earlier round, or between two, is kept waiting until that node has come so far.
+
+Rounds are numbered alike on all nodes, though steps are not: who comes late, or has been cut off, hears from the others
+how far they are, and counts its next round like theirs. Until then it meets those ahead of it at once, and those that
+are ahead do not wait for it in a round it will never be in. So nobody waits in a circle: a node waits only for nodes
+in an earlier round or its own, and two in the same round meet. (If each counted for itself, a newcomer that meets one
+neighbor in its round 640 and another in its round 643 would hold up all three for ever.)
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ __all__ = [
     "Event",
     "InboundEnded",
     "Mixed",
+    "NeighborRenewed",
     "NeighborsChanged",
     "Open",
     "OutboundEnded",
@@ -43,6 +48,9 @@ LARGEST_RETRY_S = 1.0
 """Pauses before an exchange that did not come about is tried again, for as long as the peer is a neighbor."""
 LEAST_JITTER = 0.5
 """A pause is drawn uniformly between this part of its length and the whole."""
+
+MAX_HEARD = 1 << 61
+"""Rounds a peer may claim to be in; what a lie adds stays far below `MAX_ROUND`, which the wire carries."""
 
 MET = frozenset({Outcome.COMPLETE, Outcome.PARTIAL, Outcome.BROKEN})
 """What ends an edge's part in a round. Of a broken exchange both sides keep the same chunks, or none."""
@@ -73,30 +81,43 @@ class NeighborsChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class NeighborRenewed:
+    """Another boot of a neighbor runs now; whatever is under way with the old one ends by itself."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """A peer has opened an exchange and waits."""
 
+    ticket: int
+    """Names this exchange in what follows: one peer may wait twice, as itself and as its ghost."""
     peer: str
+    round: int = 0
+    """The round it is in; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
     """A peer that waits has gone."""
 
-    peer: str
+    ticket: int
 
 
 @dataclass(frozen=True, slots=True)
 class InboundEnded:
     """An exchange that was let in has ended, however it did."""
 
-    peer: str
+    ticket: int
 
 
 @dataclass(frozen=True, slots=True)
 class OutboundEnded:
     peer: str
     outcome: Outcome
+    round: int = 0
+    """The round the peer was in; 0: none, or it did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +131,7 @@ class Open:
 class Admit:
     """Go on with the exchange that a peer has opened."""
 
-    peer: str
+    ticket: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +141,9 @@ class Mixed:
     step: int
 
 
-Event = Stepped | Resumed | Paused | NeighborsChanged | Asked | Withdrawn | InboundEnded | OutboundEnded
+Event = (
+    Stepped | Resumed | Paused | NeighborsChanged | NeighborRenewed | Asked | Withdrawn | InboundEnded | OutboundEnded
+)
 Action = Open | Admit | Mixed
 
 
@@ -140,13 +163,22 @@ class DPsgd:
         self._paused = True
         self._neighbors: tuple[str, ...] = ()
         self._opened_here: frozenset[str] = frozenset()
-        self._missing: set[str] = set()
-        """Neighbors not met in this round."""
+        self._round = 0
+        self._heard = 0
+        """The latest round that a peer was in."""
+        self._met: set[str] = set()
+        """Whom this node has met in this round."""
         self._outbound: set[str] = set()
-        self._inbound: set[str] = set()
-        self._waiting: list[str] = []
+        self._inbound: dict[int, Asked] = {}
+        """Who has been let in, by ticket."""
+        self._waiting: dict[int, Asked] = {}
         self._failures: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
+
+    @property
+    def round(self) -> int:
+        """The round this node is in; 0: none, as no trainer steps."""
+        return 0 if self._paused else self._round
 
     def handle(self, event: Event, now: float) -> tuple[Action, ...]:
         """Take one event."""
@@ -158,22 +190,25 @@ class DPsgd:
             case Paused():
                 self._paused = True
             case NeighborsChanged(names, opened_here):
+                self._met.difference_update(set(self._neighbors).difference(names))
                 self._neighbors, self._opened_here = names, opened_here
-                self._missing.intersection_update(names)
                 self._not_before = {name: at for name, at in self._not_before.items() if name in names}
                 self._failures = {name: count for name, count in self._failures.items() if name in names}
-            case Asked(peer):
-                self._waiting.append(peer)
-            case Withdrawn(peer):
-                if peer in self._waiting:
-                    self._waiting.remove(peer)
-            case InboundEnded(peer):
-                if peer in self._inbound:
-                    self._inbound.remove(peer)
-                    self._missing.discard(peer)
-            case OutboundEnded(peer, outcome):
+            case NeighborRenewed(name):  # the new one has met nobody: it may be waiting for this node
+                self._met.discard(name)
+            case Asked(ticket, _, round_):
+                self._waiting[ticket] = event
+                self._hear(round_)
+            case Withdrawn(ticket):
+                self._waiting.pop(ticket, None)
+            case InboundEnded(ticket):
+                ended = self._inbound.pop(ticket)
+                if ended.round in (0, self._round):  # else it is behind, and will come again
+                    self._met.add(ended.peer)
+            case OutboundEnded(peer, outcome, round_):
                 self._outbound.discard(peer)
-                self._met(peer, outcome, now)
+                self._hear(round_)
+                self._note(peer, outcome, now)
         return self._act(now)
 
     def deadline(self) -> float | None:
@@ -189,11 +224,15 @@ class DPsgd:
     def _begin(self, step: int) -> None:
         if step > self._step or not self._in_round:
             self._step, self._in_round = step, True
-            self._missing = set(self._neighbors)
+            self._round = max(self._round + 1, self._heard)
+            self._met.clear()
 
-    def _met(self, peer: str, outcome: Outcome, now: float) -> None:
+    def _hear(self, round_: int) -> None:
+        self._heard = max(self._heard, min(round_, MAX_HEARD))
+
+    def _note(self, peer: str, outcome: Outcome, now: float) -> None:
         if outcome in MET:
-            self._missing.discard(peer)
+            self._met.add(peer)
             self._failures.pop(peer, None)
             self._not_before.pop(peer, None)
             return
@@ -202,34 +241,43 @@ class DPsgd:
         self._not_before[peer] = now + longest * self._rng.uniform(LEAST_JITTER, 1.0)
 
     def _act(self, now: float) -> tuple[Action, ...]:
-        actions: list[Action] = [Admit(peer) for peer in self._admissible()]
+        actions: list[Action] = [Admit(ticket) for ticket in self._admissible()]
         if self._in_round and not self._paused:
             due = [name for name in self._to_open() if self._not_before.get(name, 0.0) <= now]
             self._outbound.update(due)
             actions += [Open(name) for name in due]
-        if self._in_round and (self._paused or not (self._missing or self._outbound or self._inbound)):
+        if self._in_round and (self._paused or not (self._missing() or self._outbound or self._inbound)):
             self._in_round = False
             actions.append(Mixed(self._step))
         return tuple(actions)
 
-    def _admissible(self) -> list[str]:
+    def _admissible(self) -> list[int]:
         """Take those who may go on out of the queue.
 
-        In a round these are the neighbors not met yet, and whoever is no neighbor as far as is known here: news of a
-        member reaches one end of an edge before the other.
+        In a round these are all that are in it, or in an earlier one; neighbors or not: news of a member reaches one
+        end of an edge before the other. Who is in no round is met once in each.
         """
         if not (self._paused or self._in_round):
             return []
-        admitted: list[str] = []
-        for peer in self._waiting:
-            met = peer in self._neighbors and peer not in self._missing
-            if peer not in self._inbound | self._outbound and (self._paused or not met):
-                admitted.append(peer)
-                self._inbound.add(peer)
-        for peer in admitted:
-            self._waiting.remove(peer)
+        admitted: list[int] = []
+        for ticket, asked in self._waiting.items():
+            due = asked.round <= self._round if asked.round else asked.peer not in self._met
+            if asked.peer not in self._busy() and (self._paused or due):
+                admitted.append(ticket)
+                self._inbound[ticket] = asked
+        for ticket in admitted:
+            del self._waiting[ticket]
         return admitted
 
+    def _busy(self) -> set[str]:
+        """Return the peers with which an exchange runs."""
+        return self._outbound.union(asked.peer for asked in self._inbound.values())
+
+    def _missing(self) -> set[str]:
+        """Return the neighbors not met in this round that may still be: who waits in a later one is past it."""
+        past = {asked.peer for asked in self._waiting.values() if asked.round > self._round}
+        return set(self._neighbors) - self._met - past
+
     def _to_open(self) -> list[str]:
-        wanted = self._missing & self._opened_here - self._outbound - self._inbound
+        wanted = self._missing() & self._opened_here - self._busy()
         return [name for name in self._neighbors if name in wanted]

@@ -13,6 +13,7 @@ from adpsgd_node.core.progress import ProgressEntry
 from adpsgd_node.ids import NodeId, RunId, SchemaHash
 
 __all__ = [
+    "MAX_ROUND",
     "Abort",
     "AbortReason",
     "Accept",
@@ -27,6 +28,8 @@ __all__ = [
     "SettleOutcome",
     "Settled",
 ]
+
+MAX_ROUND = 1 << 62
 
 
 class CodecName(enum.IntEnum):
@@ -81,12 +84,16 @@ class Open:
     """At most 16: news of the run's counters travels with every exchange."""
     clip: float = 0.0
     """No chunk moves by more than this part of the smaller side's norm; 0: no bound. The least of both sides' holds."""
+    round: int = 0
+    """Of D-PSGD, as the initiator counts it, at most `MAX_ROUND`; 0: it is in none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
     step: int
     progress: tuple[ProgressEntry, ...] = ()
+    round: int = 0
+    """As in `Open`, of the responder."""
 
 
 @dataclass(frozen=True, slots=True)

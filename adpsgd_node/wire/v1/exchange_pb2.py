@@ -25,39 +25,39 @@ _sym_db = _symbol_database.Default()
 from adpsgd_node.wire.v1 import membership_pb2 as adpsgd__node_dot_wire_dot_v1_dot_membership__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"adpsgd_node/wire/v1/exchange.proto\x12\tadpsgd.v1\x1a$adpsgd_node/wire/v1/membership.proto\"\xac\x02\n\x04Open\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06schema\x18\x03 \x01(\x0c\x12\x11\n\tinitiator\x18\x04 \x01(\t\x12\x0c\n\x04\x62oot\x18\x05 \x01(\x04\x12\x13\n\x0b\x65xchange_id\x18\x06 \x01(\x04\x12\x11\n\tresponder\x18\x07 \x01(\t\x12\x16\n\x0eresponder_boot\x18\x08 \x01(\x04\x12\x1f\n\x05\x63odec\x18\t \x01(\x0e\x32\x10.adpsgd.v1.Codec\x12\x13\n\x0b\x63hunk_bytes\x18\n \x01(\r\x12\x13\n\x0b\x63hunk_count\x18\x0b \x01(\r\x12\x0c\n\x04step\x18\x0c \x01(\x04\x12*\n\x08progress\x18\r \x03(\x0b\x32\x18.adpsgd.v1.ProgressEntry\x12\x0c\n\x04\x63lip\x18\x0e \x01(\x02\"B\n\x06\x41\x63\x63\x65pt\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12*\n\x08progress\x18\x02 \x03(\x0b\x32\x18.adpsgd.v1.ProgressEntry\"C\n\x07\x44\x65\x63line\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.adpsgd.v1.DeclineReason\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"L\n\x05\x43hunk\x12\r\n\x05index\x18\x01 \x01(\r\x12\x17\n\x0f\x61pplied_through\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\r\n\x05scale\x18\x04 \x01(\x02\">\n\x05\x41\x62ort\x12&\n\x06reason\x18\x01 \x01(\x0e\x32\x16.adpsgd.v1.AbortReason\x12\r\n\x05index\x18\x02 \x01(\r\" \n\x05\x43lose\x12\x17\n\x0f\x61pplied_through\x18\x01 \x01(\r\"\xee\x01\n\rExchangeFrame\x12\x1f\n\x04open\x18\x01 \x01(\x0b\x32\x0f.adpsgd.v1.OpenH\x00\x12#\n\x06\x61\x63\x63\x65pt\x18\x02 \x01(\x0b\x32\x11.adpsgd.v1.AcceptH\x00\x12%\n\x07\x64\x65\x63line\x18\x03 \x01(\x0b\x32\x12.adpsgd.v1.DeclineH\x00\x12!\n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x10.adpsgd.v1.ChunkH\x00\x12!\n\x05\x61\x62ort\x18\x05 \x01(\x0b\x32\x10.adpsgd.v1.AbortH\x00\x12!\n\x05\x63lose\x18\x06 \x01(\x0b\x32\x10.adpsgd.v1.CloseH\x00\x42\x07\n\x05\x66rame\"\x99\x01\n\rSettleRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tinitiator\x18\x02 \x01(\t\x12\x0c\n\x04\x62oot\x18\x03 \x01(\x04\x12\x13\n\x0b\x65xchange_id\x18\x04 \x01(\x04\x12\x17\n\x0f\x61pplied_through\x18\x05 \x01(\r\x12\x11\n\tresponder\x18\x06 \x01(\t\x12\x16\n\x0eresponder_boot\x18\x07 \x01(\x04\"M\n\x0eSettleResponse\x12)\n\x07outcome\x18\x01 \x01(\x0e\x32\x18.adpsgd.v1.SettleOutcome\x12\x10\n\x08reverted\x18\x02 \x01(\r*>\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x0e\n\nCODEC_FP32\x10\x01\x12\x0e\n\nCODEC_BF16\x10\x02*\xc9\x02\n\rDeclineReason\x12\x1e\n\x1a\x44\x45\x43LINE_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44\x45\x43LINE_REASON_BUSY\x10\x01\x12\x16\n\x12\x44\x45\x43LINE_REASON_RUN\x10\x02\x12\x1b\n\x17\x44\x45\x43LINE_REASON_PROTOCOL\x10\x03\x12\x19\n\x15\x44\x45\x43LINE_REASON_SCHEMA\x10\x04\x12\x1c\n\x18\x44\x45\x43LINE_REASON_NOT_READY\x10\x05\x12\x1b\n\x17\x44\x45\x43LINE_REASON_POISONED\x10\x06\x12\x1a\n\x16\x44\x45\x43LINE_REASON_SETTLED\x10\x07\x12\x1b\n\x17\x44\x45\x43LINE_REASON_STOPPING\x10\x08\x12\x1b\n\x17\x44\x45\x43LINE_REASON_IDENTITY\x10\t\x12\x1e\n\x1a\x44\x45\x43LINE_REASON_QUARANTINED\x10\n*\x8c\x01\n\x0b\x41\x62ortReason\x12\x1c\n\x18\x41\x42ORT_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1e\x41\x42ORT_REASON_NON_FINITE_THEIRS\x10\x01\x12\x1f\n\x1b\x41\x42ORT_REASON_NON_FINITE_OWN\x10\x02\x12\x1a\n\x16\x41\x42ORT_REASON_NORM_JUMP\x10\x03*\xbc\x01\n\rSettleOutcome\x12\x1e\n\x1aSETTLE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16SETTLE_OUTCOME_SETTLED\x10\x01\x12\x1a\n\x16SETTLE_OUTCOME_UNKNOWN\x10\x02\x12\x1b\n\x17SETTLE_OUTCOME_REBOOTED\x10\x03\x12\x1a\n\x16SETTLE_OUTCOME_REFUSED\x10\x04\x12\x1a\n\x16SETTLE_OUTCOME_EVICTED\x10\x05\x32\x8d\x01\n\x08\x45xchange\x12\x42\n\x08\x43onverse\x12\x18.adpsgd.v1.ExchangeFrame\x1a\x18.adpsgd.v1.ExchangeFrame(\x01\x30\x01\x12=\n\x06Settle\x12\x18.adpsgd.v1.SettleRequest\x1a\x19.adpsgd.v1.SettleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"adpsgd_node/wire/v1/exchange.proto\x12\tadpsgd.v1\x1a$adpsgd_node/wire/v1/membership.proto\"\xbb\x02\n\x04Open\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06schema\x18\x03 \x01(\x0c\x12\x11\n\tinitiator\x18\x04 \x01(\t\x12\x0c\n\x04\x62oot\x18\x05 \x01(\x04\x12\x13\n\x0b\x65xchange_id\x18\x06 \x01(\x04\x12\x11\n\tresponder\x18\x07 \x01(\t\x12\x16\n\x0eresponder_boot\x18\x08 \x01(\x04\x12\x1f\n\x05\x63odec\x18\t \x01(\x0e\x32\x10.adpsgd.v1.Codec\x12\x13\n\x0b\x63hunk_bytes\x18\n \x01(\r\x12\x13\n\x0b\x63hunk_count\x18\x0b \x01(\r\x12\x0c\n\x04step\x18\x0c \x01(\x04\x12*\n\x08progress\x18\r \x03(\x0b\x32\x18.adpsgd.v1.ProgressEntry\x12\x0c\n\x04\x63lip\x18\x0e \x01(\x02\x12\r\n\x05round\x18\x0f \x01(\x04\"Q\n\x06\x41\x63\x63\x65pt\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12*\n\x08progress\x18\x02 \x03(\x0b\x32\x18.adpsgd.v1.ProgressEntry\x12\r\n\x05round\x18\x03 \x01(\x04\"C\n\x07\x44\x65\x63line\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.adpsgd.v1.DeclineReason\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"L\n\x05\x43hunk\x12\r\n\x05index\x18\x01 \x01(\r\x12\x17\n\x0f\x61pplied_through\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\r\n\x05scale\x18\x04 \x01(\x02\">\n\x05\x41\x62ort\x12&\n\x06reason\x18\x01 \x01(\x0e\x32\x16.adpsgd.v1.AbortReason\x12\r\n\x05index\x18\x02 \x01(\r\" \n\x05\x43lose\x12\x17\n\x0f\x61pplied_through\x18\x01 \x01(\r\"\xee\x01\n\rExchangeFrame\x12\x1f\n\x04open\x18\x01 \x01(\x0b\x32\x0f.adpsgd.v1.OpenH\x00\x12#\n\x06\x61\x63\x63\x65pt\x18\x02 \x01(\x0b\x32\x11.adpsgd.v1.AcceptH\x00\x12%\n\x07\x64\x65\x63line\x18\x03 \x01(\x0b\x32\x12.adpsgd.v1.DeclineH\x00\x12!\n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x10.adpsgd.v1.ChunkH\x00\x12!\n\x05\x61\x62ort\x18\x05 \x01(\x0b\x32\x10.adpsgd.v1.AbortH\x00\x12!\n\x05\x63lose\x18\x06 \x01(\x0b\x32\x10.adpsgd.v1.CloseH\x00\x42\x07\n\x05\x66rame\"\x99\x01\n\rSettleRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tinitiator\x18\x02 \x01(\t\x12\x0c\n\x04\x62oot\x18\x03 \x01(\x04\x12\x13\n\x0b\x65xchange_id\x18\x04 \x01(\x04\x12\x17\n\x0f\x61pplied_through\x18\x05 \x01(\r\x12\x11\n\tresponder\x18\x06 \x01(\t\x12\x16\n\x0eresponder_boot\x18\x07 \x01(\x04\"M\n\x0eSettleResponse\x12)\n\x07outcome\x18\x01 \x01(\x0e\x32\x18.adpsgd.v1.SettleOutcome\x12\x10\n\x08reverted\x18\x02 \x01(\r*>\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x0e\n\nCODEC_FP32\x10\x01\x12\x0e\n\nCODEC_BF16\x10\x02*\xc9\x02\n\rDeclineReason\x12\x1e\n\x1a\x44\x45\x43LINE_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44\x45\x43LINE_REASON_BUSY\x10\x01\x12\x16\n\x12\x44\x45\x43LINE_REASON_RUN\x10\x02\x12\x1b\n\x17\x44\x45\x43LINE_REASON_PROTOCOL\x10\x03\x12\x19\n\x15\x44\x45\x43LINE_REASON_SCHEMA\x10\x04\x12\x1c\n\x18\x44\x45\x43LINE_REASON_NOT_READY\x10\x05\x12\x1b\n\x17\x44\x45\x43LINE_REASON_POISONED\x10\x06\x12\x1a\n\x16\x44\x45\x43LINE_REASON_SETTLED\x10\x07\x12\x1b\n\x17\x44\x45\x43LINE_REASON_STOPPING\x10\x08\x12\x1b\n\x17\x44\x45\x43LINE_REASON_IDENTITY\x10\t\x12\x1e\n\x1a\x44\x45\x43LINE_REASON_QUARANTINED\x10\n*\x8c\x01\n\x0b\x41\x62ortReason\x12\x1c\n\x18\x41\x42ORT_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1e\x41\x42ORT_REASON_NON_FINITE_THEIRS\x10\x01\x12\x1f\n\x1b\x41\x42ORT_REASON_NON_FINITE_OWN\x10\x02\x12\x1a\n\x16\x41\x42ORT_REASON_NORM_JUMP\x10\x03*\xbc\x01\n\rSettleOutcome\x12\x1e\n\x1aSETTLE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16SETTLE_OUTCOME_SETTLED\x10\x01\x12\x1a\n\x16SETTLE_OUTCOME_UNKNOWN\x10\x02\x12\x1b\n\x17SETTLE_OUTCOME_REBOOTED\x10\x03\x12\x1a\n\x16SETTLE_OUTCOME_REFUSED\x10\x04\x12\x1a\n\x16SETTLE_OUTCOME_EVICTED\x10\x05\x32\x8d\x01\n\x08\x45xchange\x12\x42\n\x08\x43onverse\x12\x18.adpsgd.v1.ExchangeFrame\x1a\x18.adpsgd.v1.ExchangeFrame(\x01\x30\x01\x12=\n\x06Settle\x12\x18.adpsgd.v1.SettleRequest\x1a\x19.adpsgd.v1.SettleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'adpsgd_node.wire.v1.exchange_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CODEC']._serialized_start=1179
-  _globals['_CODEC']._serialized_end=1241
-  _globals['_DECLINEREASON']._serialized_start=1244
-  _globals['_DECLINEREASON']._serialized_end=1573
-  _globals['_ABORTREASON']._serialized_start=1576
-  _globals['_ABORTREASON']._serialized_end=1716
-  _globals['_SETTLEOUTCOME']._serialized_start=1719
-  _globals['_SETTLEOUTCOME']._serialized_end=1907
+  _globals['_CODEC']._serialized_start=1209
+  _globals['_CODEC']._serialized_end=1271
+  _globals['_DECLINEREASON']._serialized_start=1274
+  _globals['_DECLINEREASON']._serialized_end=1603
+  _globals['_ABORTREASON']._serialized_start=1606
+  _globals['_ABORTREASON']._serialized_end=1746
+  _globals['_SETTLEOUTCOME']._serialized_start=1749
+  _globals['_SETTLEOUTCOME']._serialized_end=1937
   _globals['_OPEN']._serialized_start=88
-  _globals['_OPEN']._serialized_end=388
-  _globals['_ACCEPT']._serialized_start=390
-  _globals['_ACCEPT']._serialized_end=456
-  _globals['_DECLINE']._serialized_start=458
-  _globals['_DECLINE']._serialized_end=525
-  _globals['_CHUNK']._serialized_start=527
-  _globals['_CHUNK']._serialized_end=603
-  _globals['_ABORT']._serialized_start=605
-  _globals['_ABORT']._serialized_end=667
-  _globals['_CLOSE']._serialized_start=669
-  _globals['_CLOSE']._serialized_end=701
-  _globals['_EXCHANGEFRAME']._serialized_start=704
-  _globals['_EXCHANGEFRAME']._serialized_end=942
-  _globals['_SETTLEREQUEST']._serialized_start=945
-  _globals['_SETTLEREQUEST']._serialized_end=1098
-  _globals['_SETTLERESPONSE']._serialized_start=1100
-  _globals['_SETTLERESPONSE']._serialized_end=1177
-  _globals['_EXCHANGE']._serialized_start=1910
-  _globals['_EXCHANGE']._serialized_end=2051
+  _globals['_OPEN']._serialized_end=403
+  _globals['_ACCEPT']._serialized_start=405
+  _globals['_ACCEPT']._serialized_end=486
+  _globals['_DECLINE']._serialized_start=488
+  _globals['_DECLINE']._serialized_end=555
+  _globals['_CHUNK']._serialized_start=557
+  _globals['_CHUNK']._serialized_end=633
+  _globals['_ABORT']._serialized_start=635
+  _globals['_ABORT']._serialized_end=697
+  _globals['_CLOSE']._serialized_start=699
+  _globals['_CLOSE']._serialized_end=731
+  _globals['_EXCHANGEFRAME']._serialized_start=734
+  _globals['_EXCHANGEFRAME']._serialized_end=972
+  _globals['_SETTLEREQUEST']._serialized_start=975
+  _globals['_SETTLEREQUEST']._serialized_end=1128
+  _globals['_SETTLERESPONSE']._serialized_start=1130
+  _globals['_SETTLERESPONSE']._serialized_end=1207
+  _globals['_EXCHANGE']._serialized_start=1940
+  _globals['_EXCHANGE']._serialized_end=2081
 # @@protoc_insertion_point(module_scope)

@@ -69,7 +69,7 @@ SETTLE_OUTCOME_REFUSED: SettleOutcome
 SETTLE_OUTCOME_EVICTED: SettleOutcome
 
 class Open(_message.Message):
-    __slots__ = ("protocol", "run_id", "schema", "initiator", "boot", "exchange_id", "responder", "responder_boot", "codec", "chunk_bytes", "chunk_count", "step", "progress", "clip")
+    __slots__ = ("protocol", "run_id", "schema", "initiator", "boot", "exchange_id", "responder", "responder_boot", "codec", "chunk_bytes", "chunk_count", "step", "progress", "clip", "round")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +84,7 @@ class Open(_message.Message):
     STEP_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     CLIP_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     run_id: str
     schema: bytes
@@ -98,15 +99,18 @@ class Open(_message.Message):
     step: int
     progress: _containers.RepeatedCompositeFieldContainer[_membership_pb2.ProgressEntry]
     clip: float
-    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ..., initiator: _Optional[str] = ..., boot: _Optional[int] = ..., exchange_id: _Optional[int] = ..., responder: _Optional[str] = ..., responder_boot: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., chunk_bytes: _Optional[int] = ..., chunk_count: _Optional[int] = ..., step: _Optional[int] = ..., progress: _Optional[_Iterable[_Union[_membership_pb2.ProgressEntry, _Mapping]]] = ..., clip: _Optional[float] = ...) -> None: ...
+    round: int
+    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., schema: _Optional[bytes] = ..., initiator: _Optional[str] = ..., boot: _Optional[int] = ..., exchange_id: _Optional[int] = ..., responder: _Optional[str] = ..., responder_boot: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., chunk_bytes: _Optional[int] = ..., chunk_count: _Optional[int] = ..., step: _Optional[int] = ..., progress: _Optional[_Iterable[_Union[_membership_pb2.ProgressEntry, _Mapping]]] = ..., clip: _Optional[float] = ..., round: _Optional[int] = ...) -> None: ...
 
 class Accept(_message.Message):
-    __slots__ = ("step", "progress")
+    __slots__ = ("step", "progress", "round")
     STEP_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
     step: int
     progress: _containers.RepeatedCompositeFieldContainer[_membership_pb2.ProgressEntry]
-    def __init__(self, step: _Optional[int] = ..., progress: _Optional[_Iterable[_Union[_membership_pb2.ProgressEntry, _Mapping]]] = ...) -> None: ...
+    round: int
+    def __init__(self, step: _Optional[int] = ..., progress: _Optional[_Iterable[_Union[_membership_pb2.ProgressEntry, _Mapping]]] = ..., round: _Optional[int] = ...) -> None: ...
 
 class Decline(_message.Message):
     __slots__ = ("reason", "detail")

@@ -32,7 +32,7 @@ class Bench:
         over = asyncio.Event()
 
         async def exchange() -> None:
-            async with self.rounds.admission(peer):
+            async with self.rounds.admission(peer, 0):
                 log.append(peer.name)
                 await over.wait()
 
@@ -52,7 +52,7 @@ async def test_an_exchange_goes_on_in_the_round_that_its_node_enters_and_the_rou
     bench.rounds.stepped(1)
     await settle()
     assert (log, bench.opened) == (["a"], ["b"])
-    bench.rounds.opened("b", Outcome.COMPLETE)
+    bench.rounds.opened("b", Outcome.COMPLETE, 1)
     assert bench.mixed == []
     over.set()
     await task
@@ -68,7 +68,7 @@ async def test_who_gives_up_waiting_is_forgotten() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     bench.rounds.stepped(1)
-    bench.rounds.opened("b", Outcome.COMPLETE)
+    bench.rounds.opened("b", Outcome.COMPLETE, 1)
     assert bench.mixed == [], "the one that went was taken for met"
     again, over = bench.ask(A, log)
     await settle()
@@ -81,7 +81,7 @@ async def test_who_gives_up_waiting_is_forgotten() -> None:
 async def test_one_that_is_broken_off_while_it_runs_has_been_met() -> None:
     bench, log = Bench("b"), list[str]()
     bench.rounds.stepped(1)
-    bench.rounds.opened("b", Outcome.COMPLETE)
+    bench.rounds.opened("b", Outcome.COMPLETE, 1)
     task, _ = bench.ask(A, log)
     await settle()
     task.cancel()
