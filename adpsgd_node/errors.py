@@ -109,7 +109,7 @@ class CheckpointError(AdpsgdError):
 
 
 class PeerLostError(AdpsgdError):
-    """Allreduce, or an exchange with the only server: the run goes on when all its nodes are started again."""
+    """A node is lost that its algorithm cannot go on without: the run goes on when all its nodes are started again."""
 
     exit_code = 14
 

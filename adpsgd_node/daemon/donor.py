@@ -203,7 +203,7 @@ class Donor:
         if request.run_id != self._run_id:
             return Refusal(RefusalReason.RUN, f"run {self._run_id!r} expected, {request.run_id!r} came")
         if isinstance(request, OfferRequest) and request.algorithm != self._algorithm:
-            detail = f"it runs {self._algorithm}, and {request.algorithm} came: give all nodes the same --algorithm"
+            detail = f"it runs {self._algorithm}, and {request.algorithm} came: give all nodes the same"
             return Refusal(RefusalReason.RUN, detail)
         schema: SchemaHash | None = plane.layout.schema if plane else None
         if schema is not None and request.schema != schema:

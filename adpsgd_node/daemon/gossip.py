@@ -25,12 +25,13 @@ from adpsgd_node.core.algorithms.d_psgd import opens
 from adpsgd_node.core.exchange.frame import CodecName
 from adpsgd_node.core.exchange.outcome import Outcome
 from adpsgd_node.core.membership.member import HOLDING, SETTLED_PHASES, Member
-from adpsgd_node.core.topology import Reach, Topology, metropolis_weight, reach
+from adpsgd_node.core.topology import Reach, Split, Topology, metropolis_weight, reach, split
+from adpsgd_node.daemon.acceleration import Momentum, momentum_at
 from adpsgd_node.daemon.driver import Driver
 from adpsgd_node.daemon.exchange_io import ExchangeEngine
 from adpsgd_node.daemon.exchange_report import ExchangeReport
 from adpsgd_node.daemon.rounds import Around, Rounds
-from adpsgd_node.daemon.settings import ExchangeConfig
+from adpsgd_node.daemon.settings import ExchangeConfig, PairingName
 from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.ids import NodeId
 from adpsgd_node.setting import choice
@@ -40,6 +41,8 @@ __all__ = ["Gossip"]
 
 NOWHERE = Reach((), 0, ())
 """Around a node that does not hold the model."""
+NO_SPLIT = Split(frozenset(), ())
+"""Where every node may start exchanges."""
 
 MAX_NAMED = 5
 """Members named in a complaint; the others are counted."""
@@ -75,6 +78,8 @@ class Gossip:
         self._ids: dict[str, NodeId] = {}
         self._outbound_only: frozenset[str] = frozenset()
         self._reach = NOWHERE
+        self._split = NO_SPLIT
+        self._momentum: Momentum | None = None
         self._weights: dict[str, float] = {}
         self._log = EventLog("gossip")
         self._policy: Driver[Event, StartExchange] = Driver(
@@ -104,11 +109,39 @@ class Gossip:
                 self._policy.post(NeighborRenewed(name))
                 if self._rounds is not None:
                     self._rounds.renewed(name)
-        called = (name for name in self.neighbors if name not in self._outbound_only and not self._quarantined(name))
-        self._policy.post(NeighborsChanged(tuple(called)))
+        self._call()
         if self._rounds is not None:
             together = {name: self._weights[name] for name in self._together()}
             self._rounds.meet(together, frozenset(name for name in together if self._opens(name)))
+
+    def _call(self) -> None:
+        """Tell the policy whom this node may start exchanges with."""
+        candidates = () if self._only_answers() else self.neighbors
+        called = (name for name in candidates if name not in self._outbound_only and not self._quarantined(name))
+        self._policy.post(NeighborsChanged(tuple(called)))
+
+    def _only_answers(self) -> bool:
+        """Tell whether this node is on the side of those that start no exchange, until nobody steps any more.
+
+        Then all start some. An edge is close once both of its ends have seen so, each since it knows that all have
+        settled: one that only answered would depend on neighbors that may have seen enough, and then draw at random
+        whom they meet.
+        """
+        active = self._split.active
+        if not active or self._identity.name in active or self._never_called():
+            return False
+        return self._activity is not Activity.SETTLING or not self.all_settled()
+
+    @property
+    def size(self) -> int:
+        """Members that the topology is laid over."""
+        return len(self._names)
+
+    def momentum(self) -> Momentum:
+        """Return how strong the momentum of this node's parameters is to be, if they have any."""
+        if self._momentum is None:
+            self._momentum = momentum_at(self._topology, self._names, self._identity.name, self._outbound_only)
+        return self._momentum
 
     @property
     def round(self) -> int:
@@ -126,27 +159,44 @@ class Gossip:
 
     @property
     def problem(self) -> str:
-        """Say which members cannot come to agree with this node, and what to do; empty when all can."""
-        if not self._reach.cut_off:
-            return ""
-        names = ", ".join(self._reach.cut_off[:MAX_NAMED])
-        more = len(self._reach.cut_off) - MAX_NAMED
-        whom = names if more <= 0 else f"{names} and {more} more"
+        """Say which members cannot come to agree with this node, or be paired as asked; empty when all can."""
         topology = choice(self._config.topology)
-        return (
-            f"no exchange leads from this node to {whom}: outbound-only nodes never meet, and the {topology} "
-            "topology has no way round; set topology = complete, and let more nodes be dialed"
-        )
+        if self._reach.cut_off:
+            return (
+                f"no exchange leads from this node to {_named(self._reach.cut_off)}: outbound-only nodes never meet, "
+                f"and the {topology} topology has no way round; set topology = complete, and let more nodes be dialed"
+            )
+        if self._config.pairing is PairingName.ANY or self.all_settled():
+            return ""  # at the end every node starts exchanges anyway, and then they leave one by one
+        if self._split.odd_cycle:
+            return (
+                f"every node starts exchanges although pairing = bipartite: in the {topology} topology of the members "
+                f"present {_named(self._split.odd_cycle)} make a cycle of odd length; it is split again once there is "
+                "none"
+            )
+        if self._never_called():
+            return (
+                f"every node starts exchanges although pairing = bipartite: {_named(self._never_called())} would only "
+                "answer, and cannot be called; let all nodes be dialed"
+            )
+        return ""
 
     def _lay(self) -> None:
-        own, before = self._identity.name, self.problem
+        own, before, self._momentum = self._identity.name, self.problem, None
         holding = own in self._names
         self._reach = reach(self._topology, self._names, own, self._outbound_only) if holding else NOWHERE
         self.neighbors = self._reach.neighbors
+        bipartite = holding and self._config.pairing is PairingName.BIPARTITE
+        self._split = split(self._topology, self._names) if bipartite else NO_SPLIT
         if self._rounds is not None:
             self._weights = {name: self._weight(name) for name in self.neighbors}
         if self.problem and not before:
             self._log.warning(self.problem)
+
+    def _never_called(self) -> list[str]:
+        """Return those of the members that nobody can call who, split up, would not call either."""
+        active = self._split.active
+        return sorted(self._outbound_only.intersection(self._names) - active) if active else []
 
     def _weight(self, name: str) -> float:
         other = reach(self._topology, self._names, name, self._outbound_only)
@@ -160,6 +210,8 @@ class Gossip:
     def act(self, activity: Activity) -> None:
         """Set what this node is doing."""
         self._activity = activity
+        if self._split.active:
+            self._call()
         if self._rounds is not None and activity is Activity.STEPPING:
             self._policy.post(ActivityChanged(Activity.STOPPED))
             self._rounds.resume()
@@ -236,3 +288,8 @@ class Gossip:
                 outcome, round_ = report.outcome, report.round
         finally:
             ended(name, outcome, round_)
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -34,22 +34,24 @@ from adpsgd_node.daemon.fetch import Fetcher
 from adpsgd_node.daemon.finish import MEND, Finish
 from adpsgd_node.daemon.gossip import Gossip
 from adpsgd_node.daemon.membership_io import MembershipHooks, MembershipIo
+from adpsgd_node.daemon.push_pull import parts_of, terms_of
 from adpsgd_node.daemon.rendezvous import Rendezvous
 from adpsgd_node.daemon.resolve import SeedResolver
 from adpsgd_node.daemon.rounds import MAX_NEIGHBORS
-from adpsgd_node.daemon.settings import AlgorithmName, NodeConfig, TopologyName
+from adpsgd_node.daemon.server import refuse_updates
+from adpsgd_node.daemon.settings import AlgorithmName, NodeConfig, PairingName, TopologyName
 from adpsgd_node.daemon.snapshot import Subject
 from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.daemon.trainer_host import TrainerHost
 from adpsgd_node.daemon.trainer_link import LinkHost, TrainerLink
 from adpsgd_node.daemon.training import Training
+from adpsgd_node.daemon.tuning import Tuning
 from adpsgd_node.daemon.watch import Watch
 from adpsgd_node.errors import AdpsgdError, NameInUseError, PoisonedError
 from adpsgd_node.ids import PROTOCOL_VERSION, Address, NodeId, RunId
 from adpsgd_node.net.transport import ConverseHandler, Method, StreamMethod, Transport, UnaryHandler
 from adpsgd_node.plane.header import Command, TrainerState
 from adpsgd_node.seed import parse_seed
-from adpsgd_node.setting import choice
 from adpsgd_node.telemetry.log import EventLog
 from adpsgd_node.telemetry.metrics import Metrics, PacketFault
 from adpsgd_node.wire.limits import MAX_PROGRESS_ENTRIES
@@ -138,6 +140,8 @@ class Node:
         in_rounds = config.algorithm is AlgorithmName.D_PSGD
         if in_rounds:
             self.engine.patient, self.engine.max_inbound = True, MAX_NEIGHBORS
+        if config.exchange.pairing is PairingName.BIPARTITE:
+            self.engine.max_inbound = 1  # no two averagings of one node may overlap
         edges = ",".join(f"{one}:{other}" for one, other in config.exchange.edges) or None
         topology = topology_named(config.exchange.topology.name.lower(), edges)
         if config.exchange.topology is TopologyName.CUSTOM:
@@ -151,8 +155,9 @@ class Node:
             tasks,
             swim.live,
             self._rng,
-            self._mixed if in_rounds else None,
+            self.mixed if in_rounds else None,
         )
+        self._tuning = Tuning(config.beyond, identity, self.gossip, swim)
         self.finish = Finish(
             swim, self.gossip, config.target, self.watch, lambda: self.training.poison, lambda: self.leaving
         )
@@ -162,13 +167,14 @@ class Node:
             peers=self.membership.peers,
             samples_elsewhere=lambda: swim.progress.totals().samples - swim.progress.of(identity).samples,
             greet=self.membership.greet,
-            enquiry=Enquiry(identity, self.run_id, choice(config.algorithm), transport, self._rng),
+            enquiry=Enquiry(identity, self.run_id, terms_of(config), transport, self._rng),
             fetcher=Fetcher(self.run_id, transport, config.joining, metrics, self._rng),
             restorer=self.checkpointing.restorer,
             cold_start_timeout_s=config.checkpoint.cold_start_timeout_s,
             rng=self._rng,
         )
-        self._donor = Donor(identity, self.run_id, choice(config.algorithm), self._holding, config.joining, metrics)
+        self.server, self.push_pull = parts_of(self, transport, self._rng)
+        self._donor = Donor(identity, self.run_id, terms_of(config), self._holding, config.joining, metrics)
         self.rendezvous = Rendezvous(identity, self.run_id, config.world_size, transport, swim.live)
 
     def unary(self) -> dict[Method, UnaryHandler]:
@@ -183,7 +189,12 @@ class Node:
 
     def streams(self) -> dict[StreamMethod, ConverseHandler]:
         """Return what serves peers' streams."""
-        return {StreamMethod.CONVERSE: self.engine.converse, StreamMethod.FETCH: self._donor.fetch}
+        update = refuse_updates if self.server is None else self.server.serve
+        return {
+            StreamMethod.CONVERSE: self.engine.converse,
+            StreamMethod.FETCH: self._donor.fetch,
+            StreamMethod.UPDATE: update,
+        }
 
     def link_host(self) -> LinkHost:
         """Return what a trainer's control socket is served with."""
@@ -207,9 +218,16 @@ class Node:
         attached = plane is not None and self.link is not None and self.link.pid != 0
         return plane.header.trainer_state if plane is not None and attached else TrainerState.NONE
 
+    @property
+    def averages(self) -> bool:
+        """Whether nodes average their models while they train; else only to agree in the end."""
+        return self.config.algorithm in (AlgorithmName.AD_PSGD, AlgorithmName.D_PSGD)
+
     def enter_draining(self) -> None:
         """Start nothing any more, decline what others start, and have them lay the topology without this node."""
         self.engine.stopping = True
+        if self.server is not None:
+            self.server.stopping = True
         self.enter(Phase.DRAINING)
 
     # Phases
@@ -220,7 +238,7 @@ class Node:
             return
         self._log.debug("phase", before=self.phase.name, now=phase.name)
         self.phase = phase
-        alone = phase is Phase.TRAINING and self.rendezvous.size > 0  # its trainer averages with the others itself
+        alone = phase is Phase.TRAINING and not self.averages
         self.engine.ready = phase in HOLDING and not alone
         self.engine.poisoned = phase is Phase.POISONED
         self.membership.post(PhaseChanged(phase))
@@ -232,6 +250,9 @@ class Node:
             self.gossip.act(Activity.STEPPING if attached else Activity.IDLE)
         else:
             self.gossip.act(Activity.STOPPED)
+        if self.push_pull is not None and phase is not Phase.TRAINING:
+            self.push_pull.stop()
+            self.mixed(self.training.behind)
         self._judge()
         self.watch.notify()
 
@@ -243,12 +264,24 @@ class Node:
         """Show the trainer how far the run is, and stop it when the target is reached."""
         totals = self.membership.swim.progress.totals()
         self.training.publish(totals.steps, totals.samples)
+        self._tuning.show(self.training.plane, asyncio.get_running_loop().time())
         target = self.training.target_samples
         if target and totals.samples >= target:
             self.training.command(Command.STOP)
 
-    def _mixed(self, step: int) -> None:
-        """Let the trainer take in what the round after `step` brought, and go on."""
+    def stepped(self, steps: int, behind: int) -> None:
+        """Do what the algorithm does after some steps. behind: the last one, if the trainer waits; 0: it does not."""
+        if self.push_pull is None:
+            self.gossip.stepped(steps, behind)
+        elif behind and self.phase is Phase.TRAINING:
+            self.push_pull.stepped(behind)
+        else:
+            self.mixed(behind)
+
+    def mixed(self, step: int) -> None:
+        """Let the trainer take in what was done after `step`, and go on; 0: it does not wait."""
+        if not step:
+            return
         self.training.mixed(step)
         if self.link is not None:
             self.link.wake()
@@ -285,16 +318,20 @@ class Node:
 
     def _member_changed(self, member: Member, before: Member | None) -> None:
         if before is not None and before.id != member.id:
-            self.engine.peer_over(before.id)
+            self._peer_ended(before.id, for_good=True)
         if not member.live:
             # LEFT means that it settled what it had; DEAD may only be frozen.
-            gone = member.state.name == "LEFT"
-            (self.engine.peer_over if gone else self.engine.peer_dead)(member.id)
+            self._peer_ended(member.id, for_good=member.state.name == "LEFT")
         elif self.phase is Phase.JOINING:
             self._joined()  # someone of the run came to us: none of our seeds needs to be up any more
         self.gossip.members_changed()
         self._judge()
         self.watch.notify()
+
+    def _peer_ended(self, peer: NodeId, *, for_good: bool) -> None:
+        (self.engine.peer_over if for_good else self.engine.peer_dead)(peer)
+        if self.server is not None:
+            self.server.break_off(peer, for_good=for_good)
 
     def _outnumbered(self, ghost: Member) -> None:
         asyncio.get_running_loop().call_soon(self._begin_anew, ghost)  # after what the old machine still has to say
@@ -370,6 +407,8 @@ class Node:
     async def leave(self, grace_s: float, limit_s: float) -> None:
         """Tell the members that this node ends on purpose."""
         self.gossip.close()
+        if self.push_pull is not None:
+            self.push_pull.close()
         await self.membership.part(grace_s, limit_s)
 
 

@@ -10,8 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adpsgd_node import address
+from adpsgd_node.core.algorithms.a_psgd import MAX_SERVERS
 from adpsgd_node.core.algorithms.world import MAX_WORLD
 from adpsgd_node.core.exchange.frame import CodecName
+from adpsgd_node.core.topology import split
+from adpsgd_node.core.topology.custom import Custom
+from adpsgd_node.daemon.beyond import BeyondConfig
 from adpsgd_node.daemon.handicap import HandicapConfig
 from adpsgd_node.ids import MAX_NAME_LENGTH, Address, valid_name
 from adpsgd_node.seed import MAX_SEEDS, SEED_FORMS, SeedKind, parse_seed
@@ -26,6 +30,7 @@ __all__ = [
     "MembershipPreset",
     "NetworkConfig",
     "NodeConfig",
+    "PairingName",
     "TargetConfig",
     "TopologyName",
     "TrainerConfig",
@@ -63,16 +68,19 @@ class AlgorithmName(enum.Enum):
     ALLREDUCE = enum.auto()
 
 
-BUILT = frozenset({AlgorithmName.AD_PSGD, AlgorithmName.D_PSGD, AlgorithmName.ALLREDUCE})
-"""Those that this version has."""
-
-
 class TopologyName(enum.Enum):
     COMPLETE = enum.auto()
     RING = enum.auto()
     EXPONENTIAL = enum.auto()
     HYPERCUBE = enum.auto()
     CUSTOM = enum.auto()
+
+
+class PairingName(enum.Enum):
+    """Who starts exchanges."""
+
+    ANY = enum.auto()
+    BIPARTITE = enum.auto()
 
 
 class MembershipPreset(enum.Enum):
@@ -144,6 +152,9 @@ class ExchangeConfig:
     """Graph over the live members: complete, ring, exponential, hypercube or custom; the same on every node."""
     edges: tuple[tuple[str, str], ...] = ()
     """Node names joined in the custom topology: `a:b,b:c`, in TOML `[["a", "b"], ["b", "c"]]`."""
+    pairing: PairingName = PairingName.ANY
+    """Who starts exchanges: `any` node, or, with `bipartite`, those of one side of the graph, while those of the other
+    only answer, and each is in one exchange at a time. For ad-psgd; the same on every node."""
     codec: CodecName = CodecName.FP32
     """How chunks travel: `fp32`, or `bf16` at half the bytes."""
     chunk_bytes: int = 1 << 20
@@ -167,6 +178,7 @@ class ExchangeConfig:
         for one, other in self.edges:
             if not (valid_name(one) and valid_name(other)) or one == other:
                 raise SettingError("edges", f"{one}:{other}", "the names of two different nodes in each pair")
+        self._check_pairing()
         _check_range("chunk_bytes", self.chunk_bytes, MIN_CHUNK_BYTES, MAX_CHUNK_BYTES)
         if self.chunk_bytes % CHUNK_ALIGNMENT_BYTES:
             below = self.chunk_bytes // CHUNK_ALIGNMENT_BYTES * CHUNK_ALIGNMENT_BYTES
@@ -177,6 +189,18 @@ class ExchangeConfig:
         if not 0 < self.exchanges_per_step <= MAX_EXCHANGES_PER_STEP:
             expected = f"a number above 0, at most {MAX_EXCHANGES_PER_STEP:g}"
             raise SettingError("exchanges_per_step", self.exchanges_per_step, expected)
+
+    def _check_pairing(self) -> None:
+        if self.pairing is not PairingName.BIPARTITE:
+            return
+        if self.topology is TopologyName.COMPLETE:
+            expected = "any, as topology = complete has no two sides for more than two nodes; or topology = ring"
+            raise SettingError("pairing", self.pairing, expected)
+        if self.topology is TopologyName.CUSTOM:
+            edges = Custom(",".join(f"{one}:{other}" for one, other in self.edges))
+            if cycle := split(edges, edges.names).odd_cycle:
+                expected = f"any, as edges join {', '.join(cycle)} to a cycle of odd length, which has no two sides"
+                raise SettingError("pairing", self.pairing, expected)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,8 +292,11 @@ class NodeConfig:
     output: Path | None = None
     """Folder for the model and results; empty: `runs/<run>/<name>`."""
     algorithm: AlgorithmName = AlgorithmName.AD_PSGD
-    """What a step waits for: `ad-psgd` for nothing, `d-psgd` for mixing with all neighbors, `allreduce` for the average
-    gradient of all nodes; the same on every node."""
+    """What a step waits for: `ad-psgd` for nothing, `d-psgd` for mixing with all neighbors, `a-psgd` for the parameter
+    servers, `allreduce` for the average gradient of all nodes; the same on every node."""
+    servers: tuple[str, ...] = ()
+    """Names of the nodes that serve the parameters with `a-psgd`, each a part; they train, too. At most 64, the same
+    and in the same order on every node."""
     world_size: int = 0
     """Nodes of the whole run, which `allreduce` must know: none can join later, and none be spared. 0: any number."""
     seed: int = 0
@@ -283,16 +310,19 @@ class NodeConfig:
     target: TargetConfig = field(default_factory=TargetConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     handicap: HandicapConfig = field(default_factory=HandicapConfig)
+    beyond: BeyondConfig = field(default_factory=BeyondConfig)
 
     def __post_init__(self) -> None:
         for key, text in (("name", self.name), ("run", self.run)):
             if not valid_name(text):
                 expected = f"1 to {MAX_NAME_LENGTH} letters, digits, '.', '_', '-'; a letter or digit at both ends"
                 raise SettingError(key, text, expected)
-        if self.algorithm not in BUILT:
-            built = ", ".join(choice(name) for name in AlgorithmName if name in BUILT)
-            raise SettingError("algorithm", self.algorithm, f"{built}; the others are not built yet")
+        if self.exchange.pairing is not PairingName.ANY and self.algorithm is not AlgorithmName.AD_PSGD:
+            expected = f"any, as algorithm = {choice(self.algorithm)} pairs its nodes in its own way"
+            raise SettingError("pairing", self.exchange.pairing, expected)
         self._check_world()
+        self._check_servers()
+        self.beyond.check(choice(self.algorithm))
         _check_range("seed", self.seed, 0, MAX_SEED)
         _check_range("drain_timeout_s", self.drain_timeout_s, 1, MAX_WAIT_S)
 
@@ -307,6 +337,19 @@ class NodeConfig:
             raise SettingError("world_size", self.world_size, expected)
         if self.network.outbound_only:
             raise SettingError("outbound_only", True, "false, as with algorithm = allreduce all nodes dial each other")
+
+    def _check_servers(self) -> None:
+        names = ",".join(self.servers)
+        if self.algorithm is not AlgorithmName.A_PSGD:
+            if self.servers:
+                raise SettingError("servers", names, f"nothing, as algorithm = {choice(self.algorithm)} has none")
+            return
+        different = len(set(self.servers)) == len(self.servers) and all(map(valid_name, self.servers))
+        if not (1 <= len(self.servers) <= MAX_SERVERS and different):
+            expected = f"1 to {MAX_SERVERS} different node names, as algorithm = a-psgd keeps the parameters there"
+            raise SettingError("servers", names, expected)
+        if self.network.outbound_only and self.name in self.servers:
+            raise SettingError("outbound_only", True, "false, as this node is a server, and workers dial it")
 
     @property
     def max_restarts(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,8 @@ class TrainerHost:
         if node.training.has_model:
             self._log.info("the trainer goes on with the live plane", step=plane.header.step)
             restore = await self._trainer_part(plane)
+            if node.push_pull is not None:
+                self._begin_pushing(plane)
             self._resume()
             return Go(restore=restore)
         node.enter(Phase.INITIALIZING)
@@ -113,7 +116,17 @@ class TrainerHost:
         node.refresh()
         donor = origin.donor.name if origin.donor else ""
         go = Go(adopted=origin != Origin(), donor=donor, restore=await self._trainer_part(plane))
+        if node.push_pull is not None:
+            self._begin_pushing(plane)
         return await self._join_world(go, plane) if node.rendezvous.size else go
+
+    def _begin_pushing(self, plane: Plane) -> None:
+        node, link = self._node, self._node.link
+        assert link is not None, "only an attached trainer is prepared"
+        assert node.push_pull is not None
+        node.push_pull.begin(plane)
+        self._stop_watching()
+        self._watching = node.tasks.start("watch the servers", self._watch_others(link, plane, node.push_pull.vain()))
 
     async def _join_world(self, go: Go, plane: Plane) -> Go | None:
         """Wait until all nodes of the world are there, and have the trainer meet theirs."""
@@ -124,15 +137,16 @@ class TrainerHost:
         except AdpsgdError as error:
             node.fail(error)
             return None
-        self._watching = node.tasks.start("watch the world", self._watch_world(link, plane))
+        vain = node.rendezvous.vain(plane.header)
+        self._watching = node.tasks.start("watch the world", self._watch_others(link, plane, vain))
         # The nodes' checkpoints are of different steps, and their optimizers must not differ: all begin afresh.
         size = len(place.world.members)
         return replace(go, restore="", world_size=size, rank=place.rank, rendezvous=place.rendezvous)
 
-    async def _watch_world(self, link: TrainerLink, plane: Plane) -> None:
-        """Have the script end with the reason, and then this node, once its world is not whole any more."""
+    async def _watch_others(self, link: TrainerLink, plane: Plane, vain: Coroutine[None, None, AdpsgdError]) -> None:
+        """Have the script end with the reason, and then this node, once one is lost that it cannot do without."""
         node = self._node
-        self._parted = await node.rendezvous.vain(plane.header)
+        self._parted = await vain
         if plane.header.trainer_state is not TrainerState.NONE:  # else it is not listening any more
             await link.failed(self._parted)
             await node.watch.until(lambda: node.link is not link, SCRIPT_END_S)
@@ -145,9 +159,10 @@ class TrainerHost:
     def _resume(self) -> None:
         node = self._node
         node.enter(Phase.TRAINING)
-        node.gossip.act(Activity.STEPPING)
+        if node.averages:
+            node.gossip.act(Activity.STEPPING)
         if step := node.training.behind:  # its round was begun for an earlier life of the script
-            node.gossip.stepped(0, step)
+            node.stepped(0, step)
         node.refresh()
 
     def _stepped(self) -> None:
@@ -164,7 +179,7 @@ class TrainerHost:
         node.membership.post(Advanced(*node.training.progress()))
         node.refresh()
         if news.steps:
-            node.gossip.stepped(0 if node.training.poison else news.steps, node.training.behind)
+            node.stepped(0 if node.training.poison else news.steps, node.training.behind)
         node.watch.notify()  # a checkpoint may wait for the trainer's part
 
     def _settle(self) -> None:
@@ -202,7 +217,7 @@ class TrainerHost:
             node.given_up = node.training.poison
             node.training.discard()
             node.enter(Phase.IDLE)
-        elif node.phase is Phase.TRAINING and not node.rendezvous.size:
+        elif node.phase is Phase.TRAINING and node.averages:
             node.gossip.act(Activity.IDLE)
         elif node.phase is Phase.INITIALIZING:
             node.enter(Phase.IDLE)

@@ -34,6 +34,7 @@ class StreamMethod(enum.Enum):
 
     CONVERSE = "/adpsgd.v1.Exchange/Converse"
     FETCH = "/adpsgd.v1.Model/Fetch"
+    UPDATE = "/adpsgd.v1.ParameterServer/Update"
 
 
 class Stream(ABC):

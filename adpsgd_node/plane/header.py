@@ -76,6 +76,10 @@ class Header:
     waiting = _Field(_TRAINER + 72, np.uint64, int)
     """1 while the trainer waits for those of other nodes (allreduce)."""
 
+    momentum = _Field(_TRAINER + 80, np.float64, float)
+    nesterov = _Field(_TRAINER + 88, np.uint64, int)
+    """Momentum that parameter servers are to apply to this trainer's steps, and whether it is Nesterov's (A-PSGD)."""
+
     command = _Field(_DAEMON, np.uint64, Command)
     global_steps = _Field(_DAEMON + 8, np.uint64, int)
     global_samples = _Field(_DAEMON + 16, np.uint64, int)
@@ -87,6 +91,14 @@ class Header:
 
     mixed = _Field(_DAEMON + 48, np.uint64, int)
     """Steps after which the daemon has done what the algorithm makes the next one wait for; AD-PSGD never waits."""
+
+    mixing_rate = _Field(_DAEMON + 56, np.float64, float)
+    momentum_share = _Field(_DAEMON + 64, np.float64, float)
+    """Constants of A2CiD2 (`core.topology.acceleration.Constants`); a share of 0: without acceleration."""
+    rate_scale = _Field(_DAEMON + 72, np.float64, float)
+    """What learning rates are multiplied by (`core.rate_correction`); 0 and 1: nothing."""
+    exchanges_per_unit = _Field(_DAEMON + 80, np.float64, float)
+    """Exchanges of this node in the unit of time of `mixing_rate`; 0: no time passes."""
 
     def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
         self._memory = memory[:HEADER_BYTES]

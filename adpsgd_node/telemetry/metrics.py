@@ -66,6 +66,7 @@ class Metrics:
         self._process = _Process(registry, version)
         self._training = _Training(registry)
         self._exchange = _Exchange(registry)
+        self._server = _Server(registry)
         self._joining = _Joining(registry)
         self._membership = _Membership(registry)
         self._checkpoint = _Checkpoint(registry)
@@ -148,6 +149,16 @@ class Metrics:
         self._exchange.unfolded.set(unfolded_chunks)
         self._exchange.unsettled.set(unsettled_exchanges)
         self._exchange.steps_since.set(steps_since_exchange)
+
+    def moved(self, *, sent_bytes: int, received_bytes: int) -> None:
+        """Count chunk data that is part of no exchange: pushes and pulls of A-PSGD."""
+        self._exchange.sent.inc(sent_bytes)
+        self._exchange.received.inc(received_bytes)
+
+    def update_applied(self, *, staleness: int) -> None:
+        """Count a push that this node's server has applied, and the pushes of others since its worker had pulled."""
+        self._server.applied.inc()
+        self._server.staleness.observe(staleness)
 
     # Joining: what this node gives, and what it got when it joined itself.
 
@@ -291,6 +302,19 @@ class _Exchange:
                 self.declines.labels(role.value, _value(reason))
         for end in SettleEnd:
             self.settles.labels(end.value)
+
+
+class _Server:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.applied = Counter(
+            "adpsgd_server_pushes_total", "Pushes applied by this parameter server.", registry=registry
+        )
+        self.staleness = Histogram(
+            "adpsgd_server_staleness_pushes",
+            "Pushes of others applied between a worker's pull and its push.",
+            buckets=STEPS_BUCKETS,
+            registry=registry,
+        )
 
 
 class _Joining:

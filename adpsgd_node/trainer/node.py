@@ -17,12 +17,14 @@ from torch import nn
 from adpsgd_node.errors import TrainerError
 from adpsgd_node.plane import TrainerState
 from adpsgd_node.plane.header import STEP_SECONDS_ENTRIES
+from adpsgd_node.trainer.acceleration import fold_of
 from adpsgd_node.trainer.algorithm import rhythm_of
 from adpsgd_node.trainer.attach import Attachment
 from adpsgd_node.trainer.gate import Gate
 from adpsgd_node.trainer.handicap import Handicap, device_is_done
 from adpsgd_node.trainer.hook import StepHooks
 from adpsgd_node.trainer.progress import Progress, Result, read_progress, told_to_stop
+from adpsgd_node.trainer.rate_scale import RateScale
 from adpsgd_node.trainer.replica import Replica
 from adpsgd_node.trainer.save import save_model
 from adpsgd_node.trainer.state import StateSaver
@@ -54,11 +56,13 @@ class Node:
         self, attachment: Attachment, replica: Replica, training: Training, world: World | None = None
     ) -> None:
         self._gate = Gate(attachment.gate_event, attachment.link)
-        self._rhythm = rhythm_of(attachment, replica, self._gate, training.model, world)
+        self._rhythm = rhythm_of(attachment, replica, self._gate, training.model, training.optimizers, world)
         self._attachment = attachment
         self._replica = replica
         self._training = training
         self._header = attachment.plane.header
+        self._fold = fold_of(replica, self._header)
+        self._rate_scale = RateScale(training.optimizers, self._header)
         self._handicap = Handicap.of(attachment.attached, self._header, attachment.link, device_is_done(training.model))
         self._pid = os.getpid()
         self._result: Result | None = None
@@ -167,6 +171,7 @@ class Node:
         """Give everything back, whatever state it is in."""
         self._attached = False
         self._hooks.remove()
+        self._rate_scale.put_back()
         self._rhythm.stop()
         self._rhythm.close()
         self._gate.close()
@@ -192,9 +197,11 @@ class Node:
         self._handicap.stretch()
         self._rhythm.before_step()
         self._handicap.go_on()
-        self._replica.before_step()
+        self._fold()
+        self._rate_scale.apply()
 
     def _complete_step(self) -> None:
+        self._rate_scale.put_back()
         self._replica.after_step()
         self._rhythm.after_step()
         header, now = self._header, time.perf_counter()
@@ -206,6 +213,7 @@ class Node:
         os.eventfd_write(self._attachment.step_event, 1)
         self._saver.after_step()
         self._attachment.link.check()
+        self._rhythm.between_steps()
 
     def _act(self, work: Callable[[], None]) -> None:
         """Do our part of a step, if this is the process that joined; what fails half-way must not be stepped on."""

@@ -1,7 +1,7 @@
 """The contract between the step loop and an algorithm: what a step waits for, and what is done once it is applied.
 
 `rhythm_of` chooses among the implementations: `Rhythm` itself (AD-PSGD, which waits for nothing), `rounds` (D-PSGD),
-`allreduce`.
+`push_pull` (A-PSGD), `allreduce`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ class Rhythm:
 
     def after_step(self) -> None:
         """The step is applied; the daemon has not been told of it."""
+
+    def between_steps(self) -> None:
+        """The daemon has been told of the step; the script has not gone on yet."""
 
     def agrees_to_stop(self, told: bool) -> bool:
         """Whether the node leaves the training loop now; `told`: its daemon says so."""

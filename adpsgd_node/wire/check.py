@@ -15,6 +15,7 @@ from adpsgd_node.wire.v1 import membership_pb2
 __all__ = [
     "at_most",
     "chosen",
+    "line",
     "node_id",
     "progress_from_proto",
     "progress_to_proto",
@@ -46,6 +47,13 @@ def word(text: str, field: str) -> str:
     if not valid_name(text):
         raise WireError(f"{field}: {text[:_SHOWN_CHARACTERS]!r} is no valid {field}")
     return text
+
+
+def line(text: str, field: str) -> str:
+    """Accept one line of text, not empty: it is shown to people."""
+    if not text or not text.isprintable():
+        raise WireError(f"{field}: {text[:_SHOWN_CHARACTERS]!r} is no line of text")
+    return short_text(text, field)
 
 
 def schema_hash(data: bytes) -> SchemaHash:

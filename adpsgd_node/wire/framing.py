@@ -43,6 +43,7 @@ __all__ = [
     "DATA_ALIGNMENT",
     "Buffer",
     "EncodedChunk",
+    "checked_chunk",
     "decode_frame",
     "decode_settle",
     "decode_settled",
@@ -50,6 +51,7 @@ __all__ = [
     "encode_frame",
     "encode_settle",
     "encode_settled",
+    "read_chunk",
 ]
 
 ProtoMessage = TypeVar("ProtoMessage", bound=Message)
@@ -118,7 +120,7 @@ def encode_frame(frame: Frame) -> bytes:
 def decode_frame(message: bytes) -> Frame:
     """Decode one frame; a chunk's data is a view into `message`. Raises `WireError`, and nothing else."""
     check.at_most(len(message), limits.MAX_MESSAGE_BYTES, "length of an exchange frame")
-    return _read_chunk(message) or _parse_frame(message)
+    return read_chunk(message) or _parse_frame(message)
 
 
 def encode_settle(settle: Settle) -> bytes:
@@ -157,7 +159,7 @@ def decode_settled(message: bytes) -> Settled:
     )
 
 
-def _read_chunk(message: bytes) -> Chunk | None:
+def read_chunk(message: bytes) -> Chunk | None:
     """Read a chunk whose fields stand in the written order; None: something else, or not valid at all."""
     if not message or message[0] != _CHUNK_TAG:
         return None
@@ -181,10 +183,11 @@ def _read_chunk(message: bytes) -> Chunk | None:
     index, applied_through = values.values()
     if at + length != len(message) or max(index, applied_through) > _MAX_UINT32:
         return None
-    return _chunk(index, applied_through, memoryview(message)[at:], scale)
+    return checked_chunk(index, applied_through, memoryview(message)[at:], scale)
 
 
-def _chunk(index: int, applied_through: int, data: memoryview, scale: float) -> Chunk:
+def checked_chunk(index: int, applied_through: int, data: memoryview, scale: float) -> Chunk:
+    """Return a chunk whose fields are within their limits. Raises `WireError`."""
     check.at_most(index, limits.MAX_CHUNK_COUNT - 1, "chunk index")
     check.at_most(applied_through, limits.MAX_CHUNK_COUNT, "applied_through")
     check.at_most(data.nbytes, limits.MAX_CHUNK_BYTES, "bytes of a chunk")
@@ -207,7 +210,7 @@ def _parse_frame(message: bytes) -> Frame:
             return Decline(reason, check.short_text(proto.decline.detail, "decline.detail"))
         case "chunk":
             chunk = proto.chunk
-            return _chunk(chunk.index, chunk.applied_through, memoryview(chunk.data), chunk.scale)
+            return checked_chunk(chunk.index, chunk.applied_through, memoryview(chunk.data), chunk.scale)
         case "abort":
             index = check.at_most(proto.abort.index, limits.MAX_CHUNK_COUNT - 1, "abort.index")
             return Abort(check.chosen(AbortReason, proto.abort.reason, "abort.reason"), index)

@@ -38,7 +38,7 @@ class OfferRequest:
     schema: SchemaHash
     source: NodeId
     algorithm: str
-    """As in `--algorithm`."""
+    """As in `--algorithm`, with `--servers`: one line of text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ def decode_offer_request(data: bytes) -> OfferRequest:
         run_id=check.run_id(message.run_id),
         schema=check.schema_hash(message.schema),
         source=check.node_id(message.source.name, message.source.boot, "source"),
-        algorithm=check.word(message.algorithm, "algorithm"),
+        algorithm=check.line(message.algorithm, "algorithm"),
     )
 
 

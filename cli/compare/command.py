@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from adpsgd_cli.compare.plan import ComparePlan
+from adpsgd_cli.compare.variant import parse_variant
 from adpsgd_cli.demo.command import check_installed, chosen
 from adpsgd_cli.demo.plan import Task
 from adpsgd_node.daemon.settings import AlgorithmName, TopologyName
@@ -21,7 +22,15 @@ def compare(
     nodes: Annotated[int, typer.Option("--nodes", metavar="INT", help="How many nodes to start, 2 to 64.")] = 8,
     algorithms: Annotated[
         str, typer.Option("--algorithms", metavar="LIST", help="Which to compare.")
-    ] = "ad-psgd,d-psgd,allreduce",
+    ] = "ad-psgd,d-psgd,a-psgd,allreduce",
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--variant",
+            metavar="LABEL: OPTIONS",
+            help="One more row of ad-psgd, with these options of up; may be given again.",
+        ),
+    ] = None,
     straggler: Annotated[
         str,
         typer.Option("--straggler", metavar="LIST", help="How many times slower the last node computes: none,2,10."),
@@ -63,6 +72,7 @@ def compare(
     plan = ComparePlan(
         nodes=nodes,
         algorithms=tuple(chosen("algorithms", AlgorithmName, name) for name in _entries(algorithms)),
+        variants=tuple(parse_variant(text) for text in variant or ()),
         stragglers=_factors("straggler", straggler),
         slow_links=_factors("slow_link", slow_link),
         seeds=tuple(_whole("seeds", text) for text in _entries(seeds)),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from adpsgd_cli.compare.variant import Variant
 from adpsgd_cli.demo.plan import MAX_NODES, DemoPlan, Task
 from adpsgd_node.daemon.settings import AlgorithmName, TopologyName
 from adpsgd_node.setting import SettingError, choice
@@ -15,7 +16,6 @@ __all__ = ["BATCH", "Case", "ComparePlan", "Condition"]
 BATCH = {Task.DIGITS: 32, Task.CHAR_LM: 8}
 """Samples in one step of one node, as the tasks' own defaults say."""
 
-COMPARED = (AlgorithmName.AD_PSGD, AlgorithmName.D_PSGD, AlgorithmName.ALLREDUCE)
 MAX_FACTOR = 1000.0
 MAX_CASES = 1000
 
@@ -40,14 +40,22 @@ class Case:
     algorithm: AlgorithmName
     condition: Condition
     seed: int
+    variant: Variant | None = None
+    """None: the algorithm as it is."""
 
     def __str__(self) -> str:
-        return f"{choice(self.algorithm)}, straggler {self.condition}, seed {self.seed}"
+        return f"{self.title}, straggler {self.condition}, seed {self.seed}"
+
+    @property
+    def title(self) -> str:
+        """The algorithm, and what is changed about it."""
+        return choice(self.algorithm) + (f" ({self.variant.label})" if self.variant else "")
 
     @property
     def folder(self) -> str:
         """Where its nodes write, below the output folder."""
-        return f"{choice(self.algorithm)}-{str(self.condition).replace(' ', '-')}-seed{self.seed}"
+        variant = f"-{self.variant.slug}" if self.variant else ""
+        return f"{choice(self.algorithm)}-{str(self.condition).replace(' ', '-')}-seed{self.seed}{variant}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +63,9 @@ class ComparePlan:
     """The options of one comparison."""
 
     nodes: int = 8
-    algorithms: tuple[AlgorithmName, ...] = COMPARED
+    algorithms: tuple[AlgorithmName, ...] = tuple(AlgorithmName)
+    variants: tuple[Variant, ...] = ()
+    """Of AD-PSGD, each with a row of its own beside the algorithms."""
     stragglers: tuple[float, ...] = (1.0, 10.0)
     """Factors by which the last node computes slower, one condition each; 1: none does."""
     slow_links: tuple[float, ...] = ()
@@ -81,9 +91,6 @@ class ComparePlan:
         for key, values in (("algorithms", self.algorithms), ("seeds", self.seeds), ("straggler", self.stragglers)):
             if not values or len(set(values)) != len(values):
                 raise SettingError(key, ",".join(map(str, values)), "at least one, each only once")
-        for algorithm in self.algorithms:
-            if algorithm not in COMPARED:
-                raise SettingError("algorithms", algorithm, ", ".join(choice(name) for name in COMPARED))
         for key, values in (("straggler", self.stragglers), ("slow_link", self.slow_links)):
             for factor in values:
                 if not 1.0 <= factor <= MAX_FACTOR:
@@ -96,8 +103,16 @@ class ComparePlan:
             raise SettingError("link_mbps", self.link_mbps, "a number from 0")
         if not 1.0 <= self.time_limit_s <= 86_400.0:
             raise SettingError("time_limit_s", self.time_limit_s, "1 to 86400")
+        self._check_variants()
         if len(tuple(self.cases())) > MAX_CASES:
             raise SettingError("seeds", len(self.seeds), f"fewer: these make more than {MAX_CASES} runs")
+
+    def _check_variants(self) -> None:
+        slugs = [variant.slug for variant in self.variants]
+        for variant in self.variants:
+            if slugs.count(variant.slug) > 1:
+                raise SettingError("variant", variant.label, "labels that differ in their letters and digits")
+            variant.check({"algorithm": AlgorithmName.AD_PSGD, "topology": self.topology})
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -114,6 +129,8 @@ class ComparePlan:
                 for algorithm in self.algorithms:
                     if algorithm is not AlgorithmName.ALLREDUCE or condition.slow_link == 1.0:
                         yield Case(algorithm, condition, seed)
+                for variant in self.variants:
+                    yield Case(AlgorithmName.AD_PSGD, condition, seed, variant)
 
     def ideal_samples_per_s(self, condition: Condition) -> float:
         """Return what the nodes would do if none ever waited and nothing but computing took time: n - 1 + 1/s nodes."""
@@ -130,12 +147,16 @@ class ComparePlan:
         ]
         if case.algorithm is AlgorithmName.ALLREDUCE:
             options.append(f"--world-size={self.nodes}")
+        if case.algorithm is AlgorithmName.A_PSGD:
+            options.append("--servers=node-0")  # never the slow one
         if case.condition.straggler != 1.0:
             options.append(f"--slow={straggler}={case.condition.straggler:g}")
         if self.link_mbps:
             options.append(f"--emulate-link-mbps={self.link_mbps:g}")
         if case.condition.slow_link != 1.0:
             options.append(f"--slow-link={straggler}={case.condition.slow_link:g}")
+        if case.variant:
+            options += case.variant.options  # last, so that they outweigh what stands before
         return DemoPlan(
             nodes=self.nodes,
             task=self.task,

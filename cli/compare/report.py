@@ -58,6 +58,7 @@ class Report:
             "shard": plan.shard,
             "emulate_step_ms": plan.emulate_step_ms,
             "link_mbps": plan.link_mbps,
+            "variants": {variant.label: " ".join(variant.options) for variant in plan.variants},
             "rows": [row.as_dict() for row in self._rows],
             "report": str(self._folder / FILES[0]),
         }
@@ -72,6 +73,8 @@ class Report:
         titles = "| algorithm | straggler | seed | samples/s | of ideal | final loss | test accuracy | train s | |"
         if plan.slow_links and AlgorithmName.ALLREDUCE in plan.algorithms:
             head += " Links of allreduce, which has sockets of its own, cannot be slowed: it has no such rows."
+        for variant in plan.variants:
+            head += f" {variant.label}: `{' '.join(variant.options)}`."
         lines = [head, "", titles, "|---" * 9 + "|"]
         for row in self._rows:
             figures = [
@@ -82,7 +85,7 @@ class Report:
                 number(row.train_s, 1),
             ]
             note = "" if row.complete else f"stopped after {plan.time_limit_s:g} s"
-            lines.append(f"| {row.algorithm} | {row.straggler} | {row.seed} | {' | '.join(figures)} | {note} |")
+            lines.append(f"| {row.title} | {row.straggler} | {row.seed} | {' | '.join(figures)} | {note} |")
         return "\n".join(lines)
 
     def told(self, row: Row) -> str:
@@ -124,19 +127,19 @@ def draw(rows: Sequence[Row], histories: dict[Case, Sequence[Line]], path: Path)
 
 
 def _bars(axes: object, rows: Sequence[Row]) -> None:
-    """One group of bars for each condition, one bar for each algorithm: the mean over the seeds."""
+    """One group of bars for each condition, one bar for each algorithm and variant: the mean over the seeds."""
     conditions = list(dict.fromkeys(row.straggler for row in rows))
-    algorithms = list(dict.fromkeys(row.algorithm for row in rows))
-    width = 0.8 / len(algorithms)
-    for index, algorithm in enumerate(algorithms):
+    titles = list(dict.fromkeys(row.title for row in rows))
+    width = 0.8 / len(titles)
+    for index, title in enumerate(titles):
         places, heights = [], []
         for at, condition in enumerate(conditions):
-            found = [row.samples_per_s for row in rows if (row.algorithm, row.straggler) == (algorithm, condition)]
+            found = [row.samples_per_s for row in rows if (row.title, row.straggler) == (title, condition)]
             known = [rate for rate in found if rate is not None]
             if known:
-                places.append(at + width * (index - (len(algorithms) - 1) / 2))
+                places.append(at + width * (index - (len(titles) - 1) / 2))
                 heights.append(sum(known) / len(known))
-        axes.bar(places, heights, width, label=algorithm)  # type: ignore[attr-defined]
+        axes.bar(places, heights, width, label=title)  # type: ignore[attr-defined]
     axes.set_xticks(range(len(conditions)), conditions)  # type: ignore[attr-defined]
     axes.set_ylabel("samples per second")  # type: ignore[attr-defined]
     axes.set_xlabel("straggler")  # type: ignore[attr-defined]

@@ -39,6 +39,8 @@ class Row:
     """What one run came to; None where it cannot be said."""
 
     algorithm: str
+    variant: str
+    """Label of what was changed about the algorithm; empty when nothing was."""
     straggler: str
     """`none`, by how much the last node was slower, or `link` and by how much its link was."""
     seed: int
@@ -55,6 +57,10 @@ class Row:
     complete: bool
     """False when the time limit ended the run."""
 
+    @property
+    def title(self) -> str:
+        return self.algorithm + (f" ({self.variant})" if self.variant else "")
+
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
 
@@ -69,6 +75,7 @@ def judge(plan: ComparePlan, case: Case, nodes: Sequence[NodeProcess], *, comple
     losses = [result["test_loss"] for result in results if "test_loss" in result]
     return Row(
         algorithm=choice(case.algorithm),
+        variant=case.variant.label if case.variant else "",
         straggler=str(case.condition),
         seed=case.seed,
         samples_per_s=rate,

@@ -54,7 +54,7 @@ async def test_a_node_with_another_algorithm_is_refused_and_told_which_the_run_h
     address = (await first.status()).self_member.address
     second = nodes.start("n1", "--algorithm=d-psgd", seeds=[address])
     assert await second.ended() == RUN_MISMATCH
-    assert "it runs ad-psgd, and d-psgd came" in second.last_error()
+    assert "it runs --algorithm ad-psgd, and --algorithm d-psgd came" in second.last_error()
     assert "--algorithm" in second.last_error()
     await first.sees("n1", MemberState.LEFT)
     await _goes_on(first)

@@ -102,6 +102,7 @@ class Script:
         self._header.trainer_pid = os.getpid()
         self._header.non_finite = 0
         self._header.trainer_state = TrainerState.STEPPING
+        self._header.momentum = self._options.momentum
         restored = json.loads(Path(go.restore).read_text()) if go.restore else None
         self.note("joined", resumed=self._attached.resumed, adopted=go.adopted, donor=go.donor, restored=restored)
 
@@ -168,6 +169,7 @@ class Script:
         self.note("step", step=step, loss=loss)
         self._save_state()
         self._link.check()
+        self._wait_for_the_servers()
 
     def _wait_for_the_round(self) -> None:
         """Do as `trainer.rounds` does: under D-PSGD a step waits for the mixing of what the last one left."""
@@ -178,6 +180,16 @@ class Script:
             if select.select([self._gate_event], [], [], LOOK_S)[0]:
                 os.eventfd_read(self._gate_event)
             self._link.check()
+
+    def _wait_for_the_servers(self) -> None:
+        """Do as `trainer.push_pull` does: under A-PSGD the next step begins with what the servers have."""
+        header = self._header
+        while self._attached.algorithm == "a-psgd" and header.mixed < header.step:
+            if select.select([self._gate_event], [], [], LOOK_S)[0]:
+                os.eventfd_read(self._gate_event)
+            self._link.check()
+        if self._attached.algorithm == "a-psgd":
+            self._fold.fold()
 
     def _save_state(self) -> None:
         """Write this script's part of a checkpoint when it is asked for: no more than where it was."""
@@ -247,6 +259,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--dataset-size", type=int, default=DATASET, help="as announced to the daemon; 0: not told")
     parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--momentum", type=float, default=0.0, help="for parameter servers to apply")
     parser.add_argument("--drift", type=float, default=0.0, help="size of a known move added in each step")
     parser.add_argument("--steps-per-s", type=float, default=100.0, help="0: as fast as it goes")
     parser.add_argument("--max-steps", type=int, default=0, help="stop after so many steps, whatever the target")

@@ -69,7 +69,7 @@ class FleetNode:
     def __init__(self, start: Matrix, optimizer: Optimizer) -> None:
         self.model = nn.ParameterDict({"weight": nn.Parameter(torch.tensor(start, dtype=torch.float32))})
         self.weight = self.model["weight"]
-        bound = bind(self.model, "shared", chunk_bytes=CHUNK_BYTES)
+        self.bound = bound = bind(self.model, "shared", chunk_bytes=CHUNK_BYTES)
         self.plane = bound.plane
         self.optimizer = optimizer([self.weight])
         StepHooks([self.optimizer], bound.replica.before_step, bound.replica.after_step)

@@ -99,7 +99,6 @@ def test_ideal_is_what_nodes_do_that_never_wait() -> None:
     [
         ({"nodes": 1}, "nodes"),
         ({"algorithms": ()}, "algorithms"),
-        ({"algorithms": (AlgorithmName.A_PSGD,)}, "algorithms"),
         ({"stragglers": (0.5,)}, "straggler"),
         ({"stragglers": (2.0, 2.0)}, "straggler"),
         ({"slow_links": (1e9,)}, "slow_link"),

@@ -17,6 +17,7 @@ from adpsgd_node.daemon.settings import (
     AlgorithmName,
     MembershipPreset,
     NodeConfig,
+    PairingName,
     TopologyName,
     default_name,
     split_address,
@@ -81,7 +82,14 @@ def test_every_kind_of_setting_is_read_from_text() -> None:
         ({"join_timeout_s": "-1"}, "join_timeout_s = -1.0: expected 0 to 604800 (set by --join-timeout)"),
         (
             {"algorithm": "a-psgd"},
-            "algorithm = a-psgd: expected ad-psgd, d-psgd, allreduce; the others are not built yet",
+            "servers = '': expected 1 to 64 different node names, as algorithm = a-psgd keeps the parameters there",
+        ),
+        ({"servers": "a"}, "servers = 'a': expected nothing, as algorithm = ad-psgd has none"),
+        ({"algorithm": "a-psgd", "servers": "a,a"}, "servers = 'a,a': expected 1 to 64 different node names"),
+        ({"algorithm": "a-psgd", "servers": "a,b c"}, "servers = 'a,b c': expected 1 to 64 different node names"),
+        (
+            {"algorithm": "a-psgd", "servers": "w", "name": "w", "outbound_only": True, "seeds": "127.0.0.1:1"},
+            "outbound_only = True: expected false, as this node is a server, and workers dial it",
         ),
         ({"algorithm": "allreduce"}, "world_size = 0: expected the number of nodes, 1 to 1024, as algorithm ="),
         ({"algorithm": "allreduce", "world_size": "1025"}, "world_size = 1025: expected the number of nodes"),
@@ -94,6 +102,15 @@ def test_every_kind_of_setting_is_read_from_text() -> None:
         ({"topology": "custom"}, "edges = '': expected pairs of node names"),
         ({"edges": "a:b"}, "topology = complete: expected custom, as edges are given"),
         ({"topology": "custom", "edges": "a:a"}, "edges = 'a:a': expected the names of two different nodes"),
+        ({"pairing": "bipartite"}, "pairing = bipartite: expected any, as topology = complete has no two sides"),
+        (
+            {"pairing": "bipartite", "topology": "custom", "edges": "x:a,a:b,b:c,c:a"},
+            "pairing = bipartite: expected any, as edges join b, a, c to a cycle of odd length",
+        ),
+        (
+            {"pairing": "bipartite", "topology": "ring", "algorithm": "d-psgd"},
+            "pairing = bipartite: expected any, as algorithm = d-psgd pairs its nodes in its own way",
+        ),
         ({"codec": "fp16"}, "codec = 'fp16': expected one of fp32, bf16"),
         ({"chunk_bytes": "1024"}, "chunk_bytes = 1024: expected 4096 to 16777216"),
         ({"chunk_bytes": "5000"}, "chunk_bytes = 5000: expected a multiple of 4096, e.g. 4096"),
@@ -111,6 +128,14 @@ def test_every_kind_of_setting_is_read_from_text() -> None:
 def test_unusable_setting_is_refused_by_name(flags: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         composed(**flags)
+
+
+@pytest.mark.parametrize(
+    "graph", [{"topology": "ring"}, {"topology": "hypercube"}, {"topology": "custom", "edges": "a:b,b:c,c:d,d:a"}]
+)
+def test_graphs_that_have_two_sides_can_be_split(graph: dict[str, Any]) -> None:
+    assert composed(pairing="bipartite", **graph).exchange.pairing is PairingName.BIPARTITE
+    assert composed(**graph).exchange.pairing is PairingName.ANY
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "[::1]"])

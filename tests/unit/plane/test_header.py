@@ -41,6 +41,16 @@ def test_every_field_keeps_its_own_value() -> None:
     assert first.step_seconds.tolist()[::1023] == [7, 8]
 
 
+def test_the_fields_of_the_options_beyond_the_paper_keep_their_own_values() -> None:
+    first = header()
+    names = ["mixing_rate", "momentum_share", "rate_scale", "exchanges_per_unit"]
+    assert [getattr(first, name) for name in names] == [0.0] * len(names)
+    for ordinal, name in enumerate(names):
+        setattr(first, name, 0.5 + ordinal)
+    assert [getattr(first, name) for name in names] == [0.5, 1.5, 2.5, 3.5]
+    assert (first.mixed, first.exchanges) == (0, 0)
+
+
 def test_large_counters_are_exact() -> None:
     first = header()
     first.samples = (1 << 63) + 1
