@@ -31,6 +31,10 @@ def compare(
             help="One more row of ad-psgd, with these options of up; may be given again.",
         ),
     ] = None,
+    options: Annotated[
+        str,
+        typer.Option("--options", metavar="OPTIONS", help="Further options of up for all rows: '--chunk-bytes 65536'."),
+    ] = "",
     straggler: Annotated[
         str,
         typer.Option("--straggler", metavar="LIST", help="How many times slower the last node computes: none,2,10."),
@@ -73,6 +77,7 @@ def compare(
         nodes=nodes,
         algorithms=tuple(chosen("algorithms", AlgorithmName, name) for name in _entries(algorithms)),
         variants=tuple(parse_variant(text) for text in variant or ()),
+        common=parse_variant(f"all rows: {options}") if options else None,
         stragglers=_factors("straggler", straggler),
         slow_links=_factors("slow_link", slow_link),
         seeds=tuple(_whole("seeds", text) for text in _entries(seeds)),

@@ -66,6 +66,8 @@ class ComparePlan:
     algorithms: tuple[AlgorithmName, ...] = tuple(AlgorithmName)
     variants: tuple[Variant, ...] = ()
     """Of AD-PSGD, each with a row of its own beside the algorithms."""
+    common: Variant | None = None
+    """Settings that are changed in all rows."""
     stragglers: tuple[float, ...] = (1.0, 10.0)
     """Factors by which the last node computes slower, one condition each; 1: none does."""
     slow_links: tuple[float, ...] = ()
@@ -109,10 +111,14 @@ class ComparePlan:
 
     def _check_variants(self) -> None:
         slugs = [variant.slug for variant in self.variants]
+        given = dict(self.common.given) if self.common else {}
+        plain: dict[str, object] = {"algorithm": AlgorithmName.AD_PSGD, "topology": self.topology}
+        if self.common:
+            self.common.check(plain)
         for variant in self.variants:
             if slugs.count(variant.slug) > 1:
                 raise SettingError("variant", variant.label, "labels that differ in their letters and digits")
-            variant.check({"algorithm": AlgorithmName.AD_PSGD, "topology": self.topology})
+            variant.check(plain | given)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -155,6 +161,8 @@ class ComparePlan:
             options.append(f"--emulate-link-mbps={self.link_mbps:g}")
         if case.condition.slow_link != 1.0:
             options.append(f"--slow-link={straggler}={case.condition.slow_link:g}")
+        if self.common:
+            options += self.common.options
         if case.variant:
             options += case.variant.options  # last, so that they outweigh what stands before
         return DemoPlan(

@@ -58,6 +58,7 @@ class Report:
             "shard": plan.shard,
             "emulate_step_ms": plan.emulate_step_ms,
             "link_mbps": plan.link_mbps,
+            "options": " ".join(plan.common.options) if plan.common else "",
             "variants": {variant.label: " ".join(variant.options) for variant in plan.variants},
             "rows": [row.as_dict() for row in self._rows],
             "report": str(self._folder / FILES[0]),
