@@ -23,12 +23,18 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/adpsgd-node demo
 
-# All tests but the slow ones.
+# All tests but the slow ones. Those that start no nodes share the processors; the others run one at a time.
+ALONE := tests/chaos tests/integration
+SHARED := $(filter-out $(ALONE) tests/__pycache__ tests/support tests/transcripts,$(wildcard tests/*))
+SHARING := -n auto --maxprocesses=8
+
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(SHARING) $(SHARED)
+	$(BIN)/python -m pytest -m "not slow" $(ALONE)
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SHARING) $(SHARED)
+	$(BIN)/python -m pytest $(ALONE)
 
 # Hurt NODES real nodes at random for MINUTES while they train; SEED replays a run. As root each has a host of its own,
 # else links cannot be cut. Progress goes to stderr; the last line of stdout is the result as one JSON object.

@@ -26,6 +26,8 @@ SAMPLE_S = 1.0
 """Counters are looked at no more often."""
 LEAST_SPAN_S = 2.0
 """A rate is known once counters were watched so long."""
+PAUSE = 5.0
+"""Who takes so many times its usual time for a step, and seconds, has paused: its rate is measured anew from there."""
 
 
 class RateCorrection:
@@ -49,6 +51,8 @@ class RateCorrection:
         for entry in stepping:
             self._counts[entry.node] = counts = known.get(entry.node, deque())
             if entry.steps and (not counts or entry.steps > counts[-1][1]):
+                if _paused(counts, now, entry.steps):
+                    counts.clear()
                 counts.append((now, entry.steps))
             while len(counts) > 2 and counts[0][0] < now - WINDOW_S:
                 counts.popleft()
@@ -73,3 +77,12 @@ class RateCorrection:
         if own is None:
             return 1.0
         return min(max(sum(rates) / len(rates) / own, 1.0 / self._most), self._most)
+
+
+def _paused(counts: deque[tuple[float, int]], now: float, steps: int) -> bool:
+    """Tell whether a node that steps again did something else meanwhile, such as evaluating."""
+    if len(counts) < 2:
+        return False
+    (first_at, first), (last_at, last) = counts[0], counts[-1]
+    usual_s = (last_at - first_at) / (last - first) * (steps - last)
+    return now - last_at > PAUSE * max(usual_s, SAMPLE_S)

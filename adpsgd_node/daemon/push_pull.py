@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adpsgd_node.core.algorithms.a_psgd import shards
-from adpsgd_node.core.membership.member import Member, Phase
+from adpsgd_node.core.membership.member import HOLDING, Member, Phase
 from adpsgd_node.daemon.server import NotFiniteError, ParameterServer
 from adpsgd_node.daemon.server_line import Line, LineOffice, Reserve
 from adpsgd_node.daemon.settings import AlgorithmName, NodeConfig
@@ -24,7 +24,7 @@ from adpsgd_node.daemon.watch import Watch
 from adpsgd_node.errors import AdpsgdError, PeerLostError
 from adpsgd_node.ids import NodeId
 from adpsgd_node.net.transport import Transport
-from adpsgd_node.plane import Plane
+from adpsgd_node.plane import Command, Plane
 from adpsgd_node.setting import choice
 from adpsgd_node.telemetry.log import EventLog
 from adpsgd_node.wire.limits import MAX_DETAIL_LENGTH
@@ -68,7 +68,10 @@ def parts_of(node: Node, transport: Transport, rng: random.Random) -> tuple[Para
         return None, None
 
     def workers() -> int:
-        return 1 + sum(member.phase is Phase.TRAINING for member in membership.peers())
+        return max(1, sum(member.phase is Phase.TRAINING for member in membership.swim.live()))
+
+    def known(worker: NodeId) -> bool:
+        return membership.address_of(worker) is not None
 
     def refused(error: AdpsgdError) -> None:
         if isinstance(error, NotFiniteError):
@@ -78,7 +81,7 @@ def parts_of(node: Node, transport: Transport, rng: random.Random) -> tuple[Para
 
     server = None
     if config.name in config.servers:
-        server = ParameterServer(identity, node.run_id, config.servers, workers, node.metrics)
+        server = ParameterServer(identity, node.run_id, config.servers, workers, known, node.metrics)
     office = LineOffice(
         identity=identity,
         run_id=node.run_id,
@@ -118,8 +121,11 @@ class PushPull:
         self._log = EventLog("push")
 
     def begin(self, plane: Plane) -> None:
-        """Note what the parameters are before the first step on a plane; only then may the trainer go."""
-        if self._plane is plane:
+        """Note what the parameters are before a trainer's first step; only then may it go.
+
+        What an earlier life of it has pushed and not pulled is still to be.
+        """
+        if self._plane is plane and plane.header.mixed < plane.header.step:
             return
         self.stop()
         self._plane, self._reserve = plane, Reserve(plane)
@@ -149,14 +155,40 @@ class PushPull:
         for line in self._lines.values():
             line.close()
 
-    async def vain(self) -> AdpsgdError:
-        """Return, once it is so, why this node cannot go on: a server it has pulled from is lost."""
+    async def assembled(self, timeout_s: float) -> bool:
+        """Wait until all servers are here and have what they serve; False when time ran out.
+
+        Only before this node's first push: after it `vain` tells when one is lost.
+        """
+        if self._plane is not None:
+            return True
+
+        def here() -> bool:
+            holding = {member.name for member in self._around.live() if member.phase in HOLDING}
+            return holding.issuperset(self._around.servers)
+
+        if not here():
+            self._log.info("waiting for the parameter servers", servers=",".join(self._around.servers))
+        return await self._around.watch.until(here, timeout_s)
+
+    async def vain(self, plane: Plane) -> AdpsgdError:
+        """Return, once it is so, why the trainer waits in vain: a server that this node has pulled from is lost.
+
+        When the run has reached its target the servers may go, and the last push with them.
+        """
+        header = plane.header
         lost: list[NodeId] = []
 
         def gone() -> bool:
+            if header.mixed >= header.step:
+                return False
             live = {member.id for member in self._around.live()} | {self._around.identity}
             known = (line.server for line in self._lines.values() if line.server is not None)
             lost[:] = [server for server in known if server not in live]
+            if lost and header.command is Command.STOP:
+                self.stop()
+                self._around.done(header.step)
+                return False
             return bool(lost)
 
         await self._around.watch.until(gone)

@@ -7,13 +7,14 @@ Nothing here calls out (invariant 3).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from adpsgd_node.codecs import codec_named
-from adpsgd_node.core.algorithms.a_psgd import MAX_WORKERS, Ledger, shards
+from adpsgd_node.core.algorithms.a_psgd import Ledger, shards
 from adpsgd_node.core.exchange.frame import Chunk, Decline, DeclineReason
 from adpsgd_node.daemon.pace import OPEN_WAIT_S
 from adpsgd_node.errors import StreamBrokenError, WireError
@@ -28,7 +29,21 @@ from adpsgd_node.wire.update import Pulled, Push, UpdateAccept, UpdateOpen, deco
 
 __all__ = ["NotFiniteError", "ParameterServer", "refuse_updates"]
 
+MAX_STREAMS = 192
+"""Workers that are served at once: their streams stay open, and other calls must find room beside them."""
+MESSAGE_TIMEOUT_S = 60.0
+"""How long a worker may take for one message in the middle of a push."""
+
 Vector = npt.NDArray[np.float32]
+
+
+@contextlib.asynccontextmanager
+async def _limited(what: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(MESSAGE_TIMEOUT_S):
+            yield
+    except TimeoutError:
+        raise StreamBrokenError(f"the worker {what} for {MESSAGE_TIMEOUT_S:g} s") from None
 
 
 async def refuse_updates(stream: Stream) -> None:
@@ -49,14 +64,16 @@ class ParameterServer:
         run_id: RunId,
         servers: tuple[str, ...],
         workers: Callable[[], int],
+        known: Callable[[NodeId], bool],
         metrics: Metrics,
     ) -> None:
-        """`workers`: how many nodes train now; with none that is known of, one is assumed."""
+        """`workers`: how many nodes train now, one at least; `known`: whether a node is a live member."""
         self.stopping = False
         self._identity = identity
         self._run_id = run_id
         self._servers = servers
         self._workers = workers
+        self._known = known
         self._metrics = metrics
         self._layout: Layout | None = None
         self._ledger = Ledger(range(0))
@@ -89,32 +106,36 @@ class ParameterServer:
             self._ledger.forget(worker)
 
     def apply(self, worker: NodeId, push: Push, index: int, update: Vector) -> Vector:
-        """Apply one chunk of a push unless that has been done; returns the parameters, valid until the next call.
+        """Apply one chunk of a push unless that has been done; returns the parameters, which the caller only reads.
 
         update: float32 [elements of the chunk], parameters before minus after the worker's step.
-        Raises `NotFiniteError`.
+        Raises `NotFiniteError`, and leaves the parameters as they were, when they would not be finite any more.
         """
         parameters = self._parameters[index]
-        if not np.isfinite(update).all():
-            raise NotFiniteError(f"chunk {index} of the push of {worker.name} is not finite")
         if not self._ledger.due(worker, push.number, index):
             return parameters
         assert self._layout is not None
-        scaled = update / np.float32(max(1, self._workers()))
         start, _ = self._layout.chunks[index]
-        if push.momentum and start < self._layout.boundary:
-            velocity = self._velocity.setdefault(index, np.zeros_like(parameters))
-            np.multiply(velocity, np.float32(push.momentum), out=velocity)
-            np.add(velocity, scaled, out=velocity)
-            scaled = scaled + np.float32(push.momentum) * velocity if push.nesterov else velocity
-        np.subtract(parameters, scaled, out=parameters)
-        return parameters
+        velocity = None
+        with np.errstate(all="ignore"):  # what is not finite shows in the result
+            step = update / np.float32(max(1, self._workers()))
+            if push.momentum and start < self._layout.boundary:
+                velocity = step + np.float32(push.momentum) * self._velocity.get(index, np.float32(0))
+                step = step + np.float32(push.momentum) * velocity if push.nesterov else velocity
+            moved = parameters - step
+        if not (np.isfinite(moved).all() and (velocity is None or np.isfinite(velocity).all())):
+            raise NotFiniteError(f"chunk {index} of the push of {worker.name} leads to what is not finite")
+        self._parameters[index] = moved
+        if velocity is not None:
+            self._velocity[index] = velocity
+        return moved
 
     def complete(self, worker: NodeId, push: Push) -> Pulled:
         """Count a push whose chunks have all come."""
         staleness = self._ledger.complete(worker, push.number, push.version)
-        self._metrics.update_applied(staleness=staleness)
-        return Pulled(self._ledger.version, staleness)
+        if staleness is not None:
+            self._metrics.update_applied(staleness=staleness)
+        return Pulled(self._ledger.version, staleness or 0)
 
     async def serve(self, stream: Stream) -> None:
         """Serve one worker until it ends its stream."""
@@ -168,11 +189,13 @@ class ParameterServer:
                 answer = self.apply(open_.worker, push, chunk.index, update)
                 message = encode_chunk(chunk.index, 0, codec.encode(answer)).message
                 self._metrics.moved(sent_bytes=len(message), received_bytes=memoryview(chunk.data).nbytes)
-                await stream.send(message)
+                async with _limited("took no answer"):
+                    await stream.send(message)
             await stream.send(encode_update(self.complete(open_.worker, push)))
 
     async def _chunk(self, stream: Stream) -> Chunk:
-        message = await stream.receive()
+        async with _limited("sent nothing more of a push"):
+            message = await stream.receive()
         if message is None:
             raise StreamBrokenError("the worker ended its stream in the middle of a push")
         chunk = decode_update(message)
@@ -194,6 +217,8 @@ class ParameterServer:
         if open_.servers != self._servers:
             theirs, ours = ",".join(open_.servers), ",".join(self._servers)
             return Decline(DeclineReason.RUN, f"--servers {ours} here, {theirs} there: give all nodes the same")
+        if not self._known(open_.worker):
+            return Decline(DeclineReason.IDENTITY, f"{open_.worker} is no member as far as is known here")
         if self.stopping:
             return Decline(DeclineReason.STOPPING, "this node is leaving")
         if layout is None:
@@ -204,6 +229,6 @@ class ParameterServer:
             len(layout.chunks),
         ):
             return Decline(DeclineReason.SCHEMA, "models or --chunk-bytes differ")
-        if len(self._streams) >= MAX_WORKERS and open_.worker not in self._streams:
-            return Decline(DeclineReason.BUSY, f"{MAX_WORKERS} workers are being served already")
+        if len(self._streams) >= MAX_STREAMS and open_.worker not in self._streams:
+            return Decline(DeclineReason.BUSY, f"{MAX_STREAMS} workers are being served already")
         return None

@@ -119,6 +119,7 @@ class Line:
                 stream = self._stream or await self._dial(plane)
                 complete = await self._converse(stream, plane, reserve, number)
             except (ConfigError, NotFiniteError):
+                self.close()
                 raise
             except (TransportError, WireError, TimeoutError) as error:
                 self.close()
@@ -153,19 +154,22 @@ class Line:
             async with asyncio.timeout(OPEN_WAIT_S):
                 await stream.send(encode_update(open_))
                 message = await stream.receive()
-            self._accepted(message)
+            accept = self._accepted(message)
         except BaseException:
             stream.cancel()
             raise
+        if self.server is None:
+            self.version = accept.version
         self._stream, self.server = stream, member.id
         return stream
 
-    def _accepted(self, message: bytes | None) -> None:
+    def _accepted(self, message: bytes | None) -> UpdateAccept:
         answer = None if message is None else decode_update(message)
         if isinstance(answer, Decline):
             raise self._declined(answer)
         if not isinstance(answer, UpdateAccept):
             raise StreamBrokenError(f"UpdateAccept expected, {type(answer).__name__} came")
+        return answer
 
     def _declined(self, decline: Decline) -> AdpsgdError:
         if decline.reason in FOR_GOOD:
@@ -220,7 +224,7 @@ class Line:
         start, stop = plane.layout.chunks[chunk.index]
         parameters = self._codec.decode(chunk.data, stop - start)
         if not np.isfinite(parameters).all():
-            raise NotFiniteError(f"chunk {chunk.index} of server {self._name} is not finite")
+            raise StreamBrokenError(f"chunk {chunk.index} of server {self._name} is not finite")
         reserve.take(chunk.index, parameters)
         self.pending.remove(chunk.index)
         self._office.metrics.moved(sent_bytes=0, received_bytes=memoryview(chunk.data).nbytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -14,9 +15,10 @@ from adpsgd_node.core.membership.event import Advanced
 from adpsgd_node.core.membership.member import Phase
 from adpsgd_node.daemon.adopt import Origin, begin
 from adpsgd_node.daemon.finish import MEND, poisoned
+from adpsgd_node.daemon.push_pull import PushPull
 from adpsgd_node.daemon.rendezvous import trainer_address
 from adpsgd_node.daemon.trainer_link import LinkHost, TrainerLink
-from adpsgd_node.errors import AdpsgdError, ConfigError, PoisonedError, TrainerError
+from adpsgd_node.errors import AdpsgdError, ConfigError, JoinError, PoisonedError, TrainerError
 from adpsgd_node.plane import Plane
 from adpsgd_node.plane.header import Command, TrainerState
 from adpsgd_node.setting import choice
@@ -97,8 +99,8 @@ class TrainerHost:
         if node.training.has_model:
             self._log.info("the trainer goes on with the live plane", step=plane.header.step)
             restore = await self._trainer_part(plane)
-            if node.push_pull is not None:
-                self._begin_pushing(plane)
+            if node.push_pull is not None and not await self._meet_servers(node.push_pull, plane):
+                return None
             self._resume()
             return Go(restore=restore)
         node.enter(Phase.INITIALIZING)
@@ -116,17 +118,25 @@ class TrainerHost:
         node.refresh()
         donor = origin.donor.name if origin.donor else ""
         go = Go(adopted=origin != Origin(), donor=donor, restore=await self._trainer_part(plane))
-        if node.push_pull is not None:
-            self._begin_pushing(plane)
+        if node.push_pull is not None and not await self._meet_servers(node.push_pull, plane):
+            return None
         return await self._join_world(go, plane) if node.rendezvous.size else go
 
-    def _begin_pushing(self, plane: Plane) -> None:
+    async def _meet_servers(self, push_pull: PushPull, plane: Plane) -> bool:
+        """Wait until there is somebody to push to; False when this node cannot go on."""
         node, link = self._node, self._node.link
         assert link is not None, "only an attached trainer is prepared"
-        assert node.push_pull is not None
-        node.push_pull.begin(plane)
+        if not await push_pull.assembled(node.config.network.join_timeout_s or math.inf):
+            names = ", ".join(node.config.servers)
+            node.fail(
+                JoinError(f"not all of the servers {names} are in the run: start them, or name others (--servers)")
+            )
+            return False
+        push_pull.begin(plane)
         self._stop_watching()
-        self._watching = node.tasks.start("watch the servers", self._watch_others(link, plane, node.push_pull.vain()))
+        vain = push_pull.vain(plane)
+        self._watching = node.tasks.start("watch the servers", self._watch_others(link, plane, vain))
+        return True
 
     async def _join_world(self, go: Go, plane: Plane) -> Go | None:
         """Wait until all nodes of the world are there, and have the trainer meet theirs."""
@@ -178,6 +188,8 @@ class TrainerHost:
                 node.enter(Phase.TRAINING)
         node.membership.post(Advanced(*node.training.progress()))
         node.refresh()
+        if node.trainer_state is TrainerState.NONE and node.phase is Phase.TRAINING and node.averages:
+            node.gossip.act(Activity.IDLE)  # the script has let go of its node and lives on: nobody waits for its steps
         if news.steps:
             node.stepped(0 if node.training.poison else news.steps, node.training.behind)
         node.watch.notify()  # a checkpoint may wait for the trainer's part

@@ -177,6 +177,7 @@ class Node:
         self._gate.close()
         self._saver.close()
         self._header.trainer_state = state
+        os.eventfd_write(self._attachment.step_event, 1)  # others may be waiting for its next step
         try:
             self._replica.release()
         finally:

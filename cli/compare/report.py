@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from adpsgd_cli.compare.plan import Case, ComparePlan
 from adpsgd_cli.compare.row import Line, Row
@@ -18,6 +19,7 @@ __all__ = ["Report"]
 
 SIZE_INCHES = (10.0, 12.0)
 DOTS_PER_INCH = 110
+DASHES = ("-", "--", "-.", ":")
 FILES = ("report.md", "report.json", "report.csv", "report.png")
 
 
@@ -113,8 +115,9 @@ def draw(rows: Sequence[Row], histories: dict[Case, Sequence[Line]], path: Path)
         shown = [line for line in history if math.isfinite(line.loss) and line.loss > 0]
         if shown:
             losses = [line.loss for line in shown]
-            by_samples.plot([line.samples_total for line in shown], losses, label=str(case), linewidth=1.0)
-            by_time.plot([line.elapsed_s for line in shown], losses, label=str(case), linewidth=1.0)
+            style = _style(case, list(histories))
+            by_samples.plot([line.samples_total for line in shown], losses, **style)
+            by_time.plot([line.elapsed_s for line in shown], losses, **style)
     for axes, title in ((by_samples, "samples of all nodes"), (by_time, "seconds")):
         axes.set_xlabel(title)
         axes.set_ylabel("training loss")
@@ -125,6 +128,19 @@ def draw(rows: Sequence[Row], histories: dict[Case, Sequence[Line]], path: Path)
     _bars(rates, rows)
     figure.savefig(path, dpi=DOTS_PER_INCH)
     pyplot.close(figure)
+
+
+def _style(case: Case, cases: Sequence[Case]) -> dict[str, Any]:
+    """One color for each algorithm or variant, one dash for each condition; all seeds look alike and are named once."""
+    titles = list(dict.fromkeys(each.title for each in cases))
+    conditions = list(dict.fromkeys(each.condition for each in cases))
+    same = [each for each in cases if (each.title, each.condition) == (case.title, case.condition)]
+    return {
+        "color": f"C{titles.index(case.title) % 10}",
+        "linestyle": DASHES[conditions.index(case.condition) % len(DASHES)],
+        "linewidth": 1.0,
+        "label": f"{case.title}, straggler {case.condition}" if case == same[0] else None,
+    }
 
 
 def _bars(axes: object, rows: Sequence[Row]) -> None:

@@ -7,7 +7,7 @@ import signal
 
 from adpsgd_node.checkpoint.model_file import read_tensors
 from adpsgd_node.core.membership.member import MemberState
-from adpsgd_node.errors import PeerLostError, RunMismatchError
+from adpsgd_node.errors import JoinError, PeerLostError, RunMismatchError
 from support.node_process import NodeProcess, Nodes, relative_distance
 
 TOLERANCE = 1e-3
@@ -116,6 +116,12 @@ async def test_nodes_that_name_other_servers_are_refused(nodes: Nodes) -> None:
     assert await other.ended() == RunMismatchError.exit_code, other.text()
     assert "it runs --algorithm a-psgd --servers n0, and --algorithm a-psgd --servers n0,n1 came" in other.last_error()
     await further(server, "steps of the server, which is as it should be")
+
+
+async def test_servers_that_do_not_come_are_waited_for_so_long(nodes: Nodes) -> None:
+    node = nodes.start("n0", *options("n9", "--epochs=1", "--join-timeout=2"))
+    assert await node.ended() == JoinError.exit_code, node.text()
+    assert "servers n9" in node.last_error()
 
 
 async def test_one_node_serves_itself(nodes: Nodes) -> None:

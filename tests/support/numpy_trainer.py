@@ -138,6 +138,7 @@ class Script:
             file.write(json.dumps(line) + "\n")
 
     def _step(self) -> None:
+        self._wait_for_the_servers()  # for what an earlier life has pushed
         header, first, step = self._header, time.perf_counter(), self._header.step + 1
         loss, gradient, bias_gradient = self._gradient(step)
         if not math.isfinite(loss) and self._options.raise_at_nan:
@@ -214,6 +215,11 @@ class Script:
             if done == crash and self._first_time(f"crash{crash}"):
                 self.note("crash", step=done)
                 os.kill(os.getpid(), signal.SIGKILL)
+        if done == self._options.let_go_at:
+            self._header.trainer_state = TrainerState.NONE
+            os.eventfd_write(self._step_event, 1)
+            self.note("let go")
+            _await_file(Path(f"{self._options.log}.rejoin"))
         if done == self._options.raise_at:
             raise RuntimeError(f"told to raise at step {done}")
 
@@ -273,6 +279,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--swell-at", type=int, default=-1, help="multiply the parameters after this step")
     parser.add_argument("--swell-by", type=float, default=100.0, help="by so much")
     parser.add_argument("--raise-at", type=int, default=-1, help="raise after this step, in every life")
+    parser.add_argument("--let-go-at", type=int, default=-1, help="after this step detach, and live on")
     parser.add_argument("--never-join", action="store_true", help="end well without having joined")
     parser.add_argument("--start-when", type=Path, help="take no step before this file is there")
     parser.add_argument("--wait-to-rejoin", action="store_true", help="in a later life, wait for the file LOG.rejoin")

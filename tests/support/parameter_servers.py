@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +56,7 @@ class Worker:
 
     async def pushed(self) -> None:
         self.step += 1
+        self.plane.header.step = self.step
         self.done.clear()
         self.push_pull.stepped(self.step)
         async with asyncio.timeout(WAIT_S):
@@ -103,16 +105,28 @@ class Shop:
         )
         self.transports.append(transport)
         metrics, done, refusals = Metrics(version="test"), asyncio.Event(), list[AdpsgdError]()
-        server = ParameterServer(identity, RUN, named, lambda: self._workers, metrics) if name in named else None
+        server = (
+            ParameterServer(identity, RUN, named, lambda: self._workers, self._known, metrics)
+            if name in named
+            else None
+        )
         await transport.serve({}, {StreamMethod.UPDATE: server.serve if server else refuse_updates})
-        push_pull = PushPull(self._workplace(identity, named, server, transport, metrics, done, refusals))
         plane = Plane.create(self.layout)
+
+        def pulled(step: int) -> None:
+            plane.header.mixed = step
+            done.set()
+
+        push_pull = PushPull(self._workplace(identity, named, server, transport, metrics, pulled, refusals))
         plane.live[:] = np.float32(start)
         push_pull.begin(plane)
         worker = Worker(identity, plane, Fold(plane), push_pull, server, metrics, refusals, done)
         self.nodes[name] = worker
         self.members[name] = Member(identity, address, 0, MemberState.ALIVE, Phase.TRAINING)
         return worker
+
+    def _known(self, node: NodeId) -> bool:
+        return any(member.id == node for member in self.members.values())
 
     def lose(self, name: str) -> None:
         """Have everybody hold a node dead."""
@@ -135,7 +149,7 @@ class Shop:
         server: ParameterServer | None,
         transport: Transport,
         metrics: Metrics,
-        done: asyncio.Event,
+        pulled: Callable[[int], None],
         refusals: list[AdpsgdError],
     ) -> Workplace:
         office = LineOffice(
@@ -152,7 +166,7 @@ class Shop:
 
         def refused(error: AdpsgdError) -> None:
             refusals.append(error)
-            done.set()
+            pulled(0)
 
         return Workplace(
             identity=identity,
@@ -160,7 +174,7 @@ class Shop:
             server=server,
             live=lambda: list(self.members.values()),
             office=office,
-            done=lambda _: done.set(),
+            done=pulled,
             refused=refused,
             watch=self.watch,
             tasks=self.tasks,

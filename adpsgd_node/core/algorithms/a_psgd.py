@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from adpsgd_node.ids import NodeId
 
@@ -28,6 +29,14 @@ def shards(chunk_count: int, servers: Sequence[str]) -> dict[str, range]:
     return {name: range(edges[place], edges[place + 1]) for place, name in enumerate(servers)}
 
 
+@dataclass(slots=True)
+class _Worker:
+    applied: dict[int, int] = field(default_factory=dict)
+    """The number of the last push that was applied to each chunk."""
+    completed: int = 0
+    """The number of the last push that was counted."""
+
+
 class Ledger:
     """What one server has applied: nothing twice, even if a worker that lost an answer pushes again."""
 
@@ -37,31 +46,33 @@ class Ledger:
         self.staleness = 0
         """Sum over all pushes of how many others were applied since their workers had pulled."""
         self._shard = shard
-        self._applied: OrderedDict[NodeId, dict[int, int]] = OrderedDict()
-        """The number of the last push of each worker that was applied to each chunk."""
-        self._completed: dict[NodeId, int] = {}
+        self._workers: OrderedDict[NodeId, _Worker] = OrderedDict()
 
     def due(self, worker: NodeId, number: int, index: int) -> bool:
         """Note that a push is applied to a chunk; False: it has been before, or a later one has."""
-        applied = self._applied.setdefault(worker, {})
-        self._applied.move_to_end(worker)
-        if len(self._applied) > MAX_WORKERS:
-            self.forget(next(iter(self._applied)))
-        if applied.get(index, 0) >= number:
+        known = self._workers.setdefault(worker, _Worker())
+        self._workers.move_to_end(worker)
+        if len(self._workers) > MAX_WORKERS:
+            self._workers.popitem(last=False)
+        if known.applied.get(index, 0) >= number:
             return False
-        applied[index] = number
+        known.applied[index] = number
         return True
 
-    def complete(self, worker: NodeId, number: int, seen: int) -> int:
-        """Count a push whose chunks have all come; returns its staleness. seen: the version its worker had pulled."""
+    def complete(self, worker: NodeId, number: int, seen: int) -> int | None:
+        """Count a push whose chunks have all come; returns its staleness, or None if it has been counted before.
+
+        seen: the version that its worker had pulled. A push of no chunks is none.
+        """
+        known = self._workers.get(worker)
+        if known is None or known.completed >= number:
+            return None
         staleness = max(0, self.version - seen)
-        if self._completed.get(worker, 0) < number:
-            self._completed[worker] = number
-            self.version += 1
-            self.staleness += staleness
+        known.completed = number
+        self.version += 1
+        self.staleness += staleness
         return staleness
 
     def forget(self, worker: NodeId) -> None:
         """Drop what is remembered of a worker that will not push again."""
-        self._applied.pop(worker, None)
-        self._completed.pop(worker, None)
+        self._workers.pop(worker, None)

@@ -255,14 +255,14 @@ class DPsgd:
         """Take those who may go on out of the queue.
 
         In a round these are all that are in it, or in an earlier one; neighbors or not: news of a member reaches one
-        end of an edge before the other. Who is in no round is met once in each.
+        end of an edge before the other. Who is in no round is let in whenever it asks: it steps no more, and others may
+        be waiting for it, which it must come back to.
         """
         if not (self._paused or self._in_round):
             return []
         admitted: list[int] = []
         for ticket, asked in self._waiting.items():
-            due = asked.round <= self._round if asked.round else asked.peer not in self._met
-            if asked.peer not in self._busy() and (self._paused or due):
+            if asked.peer not in self._busy() and (self._paused or asked.round <= self._round):
                 admitted.append(ticket)
                 self._inbound[ticket] = asked
         for ticket in admitted:

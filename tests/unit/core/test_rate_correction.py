@@ -68,3 +68,13 @@ def test_nodes_that_step_no_more_are_forgotten() -> None:
         correction.observe(second, [ProgressEntry(A, 1 + second, 0)])
     assert correction.scale == pytest.approx(1.0)
     assert correction.rate(B, 70.0) is None
+
+
+def test_a_pause_does_not_make_a_node_a_slow_one() -> None:
+    correction = RateCorrection(A, 10.0)
+    for second in range(60):
+        steps = 1 + 10 * second if second < 20 else 201 + 10 * max(0, second - 50)  # it evaluates for half a minute
+        correction.observe(second, [ProgressEntry(A, steps, 0), ProgressEntry(B, 1 + 10 * second, 0)])
+        if second > 50:
+            assert correction.scale < 1.5, f"{second} s"
+    assert correction.scale == pytest.approx(1.0, rel=0.05)

@@ -14,6 +14,7 @@ from adpsgd_node.daemon.server import NotFiniteError
 from adpsgd_node.errors import ConfigError, PeerLostError, StreamBrokenError
 from adpsgd_node.ids import PROTOCOL_VERSION, NodeId, RunId
 from adpsgd_node.net.transport import StreamMethod
+from adpsgd_node.plane import Command
 from adpsgd_node.wire.framing import encode_chunk
 from adpsgd_node.wire.update import Push, UpdateOpen, decode_update, encode_update
 from support.donor_group import counted
@@ -153,19 +154,34 @@ async def test_half_precision_on_the_wire_is_no_worse_than_its_rounding(opening:
     np.testing.assert_allclose(worker.plane.live, shop.parameters, rtol=2**-8)
 
 
-async def test_a_lost_server_is_named(opening: Opening) -> None:
+async def test_a_lost_server_is_named_once_a_step_waits_for_it(opening: Opening) -> None:
     shop = opening("s", "t")
     for name in ("s", "t"):
         await shop.add(name)
     worker = await shop.add("a")
     await worker.train(moves(1)[0])
-    vain = asyncio.ensure_future(worker.push_pull.vain())
-    await asyncio.sleep(0)
-    assert not vain.done()
+    vain = asyncio.ensure_future(worker.push_pull.vain(worker.plane))
     shop.lose("t")
+    await asyncio.sleep(0)
+    assert not vain.done(), "it may have done its last step"
+    worker.plane.header.step += 1
+    shop.watch.notify()
     error = await asyncio.wait_for(vain, 5.0)
     assert isinstance(error, PeerLostError)
     assert str(error).startswith("t served")
+
+
+async def test_a_server_that_goes_at_the_end_of_the_run_is_not_missed(opening: Opening) -> None:
+    shop = opening("s")
+    await shop.add("s")
+    worker = await shop.add("a")
+    await worker.train(moves(1)[0])
+    vain = asyncio.ensure_future(worker.push_pull.vain(worker.plane))
+    worker.plane.header.command = Command.STOP
+    shop.lose("s")
+    await worker.pushed()
+    assert not vain.done()
+    vain.cancel()
 
 
 async def test_a_server_in_a_new_life_gets_no_push_meant_for_the_old_one(opening: Opening) -> None:
@@ -176,12 +192,26 @@ async def test_a_server_in_a_new_life_gets_no_push_meant_for_the_old_one(opening
     shop.lose("s")
     again = await shop.add("s", start=7.0, boot=2)
     worker.plane.live += 1
+    worker.plane.header.step = 2
     worker.push_pull.stepped(2)
-    error = await asyncio.wait_for(worker.push_pull.vain(), 5.0)
+    error = await asyncio.wait_for(worker.push_pull.vain(worker.plane), 5.0)
     assert "s served" in str(error)
     assert again.server is not None
     assert again.server.version == 0
     assert (worker.plane.live < 5).all()
+
+
+async def test_a_push_that_would_overflow_is_refused_and_changes_nothing(opening: Opening) -> None:
+    shop = opening("s")
+    await shop.add("s")
+    worker = await shop.add("a")
+    move = moves(1)[0]
+    move[40] = 3e38
+    worker.plane.header.momentum = 0.9
+    await worker.train(move)
+    await worker.train(np.zeros(ELEMENTS, np.float32))
+    assert [type(error) for error in worker.refusals] == [NotFiniteError]
+    assert np.isfinite(shop.parameters).all()
 
 
 async def test_a_server_that_comes_later_is_waited_for(opening: Opening) -> None:
@@ -222,7 +252,7 @@ def opened(**changes: object) -> UpdateOpen:
         "protocol": PROTOCOL_VERSION,
         "run_id": RunId("test"),
         "schema": shop.layout.schema,
-        "worker": NodeId("x", 1),
+        "worker": NodeId("s", 1),
         "server": NodeId("s", 1),
         "codec": CodecName.FP32,
         "chunk_bytes": shop.layout.chunk_bytes,
@@ -242,6 +272,7 @@ def opened(**changes: object) -> UpdateOpen:
         ({"chunk_bytes": 64}, DeclineReason.SCHEMA),
         ({"server": NodeId("s", 2)}, DeclineReason.IDENTITY),
         ({"servers": ()}, DeclineReason.RUN),
+        ({"worker": NodeId("nobody", 1)}, DeclineReason.IDENTITY),
     ],
 )
 async def test_a_stranger_is_declined_with_the_reason(

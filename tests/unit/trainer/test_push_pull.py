@@ -76,15 +76,45 @@ def test_an_optimizer_with_a_state_of_its_own_keeps_it(header: Header) -> None:
 
 def test_a_step_is_published_then_waited_for_then_what_came_is_taken_in(header: Header) -> None:
     push_pull, recorder = made(header, torch.optim.SGD([parameter()], lr=0.1))
-    header.step, header.mixed = 3, 2
     push_pull.before_step()
     push_pull.after_step()
+    header.step, header.mixed = 3, 2
     push_pull.between_steps()
     header.mixed = 3
     push_pull.between_steps()
     assert recorder.calls == ["flush", "wait, shut", "catch up", "wait, open", "catch up"]
     assert push_pull.take_waited_s() >= 0.0
     assert push_pull.take_waited_s() == 0.0
+
+
+def test_a_step_that_was_begun_and_not_ended_costs_no_momentum(header: Header) -> None:
+    optimizer = torch.optim.SGD([parameter()], lr=0.1, momentum=0.9)
+    push_pull, _ = made(header, optimizer)
+    push_pull.before_step()
+    push_pull.before_step()
+    push_pull.after_step()
+    assert (header.momentum, optimizer.param_groups[0]["momentum"]) == (0.9, 0.9)
+
+
+def test_groups_that_come_later_count_too(header: Header) -> None:
+    weight, later = parameter(), parameter()
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+    push_pull, _ = made(header, optimizer)
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.add_param_group({"params": [later]})
+    for steps in (1, 2):
+        push_pull.before_step()
+        optimizer.step()
+        push_pull.after_step()
+        for one in (weight, later):
+            torch.testing.assert_close(one.data, torch.full((4,), 1.0 - 0.2 * steps))
+
+
+def test_a_step_of_an_earlier_life_that_is_not_pulled_yet_is_waited_for_before_the_next(header: Header) -> None:
+    push_pull, recorder = made(header, torch.optim.SGD([parameter()], lr=0.1))
+    header.step, header.mixed = 3, 2
+    push_pull.before_step()
+    assert recorder.calls == ["wait, shut", "catch up"]
 
 
 @pytest.mark.parametrize(

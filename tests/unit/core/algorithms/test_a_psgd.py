@@ -31,20 +31,31 @@ def test_another_life_of_a_worker_begins_anew() -> None:
     assert ledger.due(NodeId("a", 2), 1, 0)
 
 
+def pushed(ledger: Ledger, worker: NodeId, number: int, seen: int) -> int | None:
+    ledger.due(worker, number, 0)
+    return ledger.complete(worker, number, seen)
+
+
 def test_staleness_is_what_others_pushed_since_the_worker_had_pulled() -> None:
     ledger = Ledger(range(1))
-    assert ledger.complete(A, 1, 0) == 0
-    assert ledger.complete(B, 1, 0) == 1
-    assert ledger.complete(A, 2, 1) == 1
-    assert ledger.complete(A, 3, 3) == 0
+    assert pushed(ledger, A, 1, 0) == 0
+    assert pushed(ledger, B, 1, 0) == 1
+    assert pushed(ledger, A, 2, 1) == 1
+    assert pushed(ledger, A, 3, 3) == 0
     assert (ledger.version, ledger.staleness) == (4, 2)
 
 
 def test_a_push_that_is_completed_again_counts_once() -> None:
     ledger = Ledger(range(1))
-    ledger.complete(A, 1, 0)
-    ledger.complete(A, 1, 0)
+    assert pushed(ledger, A, 1, 0) == 0
+    assert pushed(ledger, A, 1, 0) is None
     assert ledger.version == 1
+
+
+def test_a_push_of_nothing_is_none() -> None:
+    ledger = Ledger(range(1))
+    assert ledger.complete(A, 1, 0) is None
+    assert ledger.version == 0
 
 
 def test_only_so_many_workers_are_remembered() -> None:

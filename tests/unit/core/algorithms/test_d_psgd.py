@@ -83,22 +83,23 @@ def test_who_asks_between_two_rounds_waits_for_the_next() -> None:
 def test_who_has_been_met_in_a_round_is_let_in_again_only_in_the_next() -> None:
     policy = machine("a", "b")
     policy.handle(Stepped(1), 0.0)
-    policy.handle(asked("a"), 0.1)
+    policy.handle(asked("a", 1), 0.1)
     policy.handle(inbound_ended("a"), 0.2)
-    assert policy.handle(asked("a"), 0.3) == ()
-    policy.handle(asked("b"), 0.4)
+    assert policy.handle(asked("a", 2), 0.3) == ()
+    policy.handle(asked("b", 1), 0.4)
     assert policy.handle(inbound_ended("b"), 0.5) == (Mixed(1),)
     assert policy.handle(Stepped(2), 0.6) == (admit("a"),)
 
 
-def test_who_asks_while_the_exchange_opened_to_it_runs_is_met_once_in_this_round() -> None:
+def test_who_asks_while_the_exchange_opened_to_it_runs_waits_for_its_end() -> None:
     policy = machine("a", "b", opened_here="a")
     policy.handle(Stepped(1), 0.0)
     assert policy.handle(asked("a"), 0.1) == ()  # it has stopped stepping, and now opens too
-    assert policy.handle(OutboundEnded("a", Outcome.COMPLETE), 0.2) == ()
-    policy.handle(asked("b"), 0.3)
-    assert policy.handle(inbound_ended("b"), 0.4) == (Mixed(1),)
-    assert policy.handle(Stepped(2), 0.5) == (admit("a"),), "it is met in the next round, and not opened to as well"
+    assert policy.handle(OutboundEnded("a", Outcome.COMPLETE), 0.2) == (admit("a"),)
+    assert policy.handle(inbound_ended("a"), 0.3) == ()
+    policy.handle(asked("b"), 0.4)
+    assert policy.handle(inbound_ended("b"), 0.5) == (Mixed(1),)
+    assert policy.handle(Stepped(2), 0.6) == (Open("a"),)
 
 
 def test_who_waits_and_goes_is_not_let_in() -> None:
@@ -196,12 +197,12 @@ def test_no_claim_pushes_a_node_past_what_the_wire_carries() -> None:
     assert policy.round == MAX_HEARD < MAX_ROUND / 1.5
 
 
-def test_who_is_in_no_round_is_met_once_in_each() -> None:
+def test_who_is_in_no_round_is_let_in_whenever_it_asks() -> None:
     policy = machine("a", "b")
     policy.handle(Stepped(1), 0.0)
     assert policy.handle(asked("a", 0), 0.1) == (admit("a"),)
     policy.handle(inbound_ended("a"), 0.2)
-    assert policy.handle(asked("a", 0), 0.3) == ()
+    assert policy.handle(asked("a", 0), 0.3) == (admit("a"),), "others may be waiting for it meanwhile"
 
 
 def test_one_that_is_no_neighbor_yet_is_let_in_and_the_round_waits_for_its_end() -> None:

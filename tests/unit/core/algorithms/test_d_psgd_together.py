@@ -46,6 +46,8 @@ class Node:
     step: int = 0
     gone: bool = False
     timer: float | None = None
+    settled: bool = False
+    """It steps no more, and exchanges with one neighbor after the other."""
     known: dict[str, int] = field(default_factory=dict)
     """Names and boots of the live nodes, as far as this one has heard."""
     asking: dict[int, tuple[Node, int]] = field(default_factory=dict)
@@ -92,6 +94,18 @@ class World:
         for other in self.nodes.values():
             self.after(NEWS_S, lambda other=other: self._hear(other, name, -lost.boot))  # type: ignore[misc]
 
+    def settle(self, name: str) -> None:
+        """Have a node step no more; it stays a neighbor, and starts exchanges as a node that agrees with the others."""
+        node = self.nodes[name]
+        node.settled = True
+        self.post(node, Paused())
+        self._agree(node)
+
+    def _agree(self, node: Node) -> None:
+        others = [name for name in node.known if frozenset((node.name, name)) in self.edges]
+        if others and not node.gone:
+            self._open(node, self.rng.choice(others))
+
     def _hear(self, node: Node, name: str, boot: int) -> None:
         if name == node.name or abs(boot) < node.known.get(name, 0):
             return  # the news of an earlier boot
@@ -105,12 +119,16 @@ class World:
         self.post(node, NeighborsChanged(tuple(near), frozenset(other for other in near if opens(node.name, other))))
 
     def post(self, node: Node, event: Event) -> None:
-        if not node.gone:
-            self._do(node, node.policy.handle(event, self.now))
+        if node.gone:
+            return
+        self._do(node, node.policy.handle(event, self.now))
+        if node.settled and isinstance(event, OutboundEnded):
+            self.after(STEP_S, lambda: self._agree(node))
 
     def _step(self, node: Node) -> None:
-        node.step += 1
-        self.post(node, Stepped(node.step))
+        if not node.settled:
+            node.step += 1
+            self.post(node, Stepped(node.step))
 
     def _do(self, node: Node, actions: tuple[Action, ...]) -> None:
         for action in actions:
@@ -219,16 +237,20 @@ def test_nobody_waits_for_ever_however_nodes_come_and_go(block: int) -> None:
         assert not unequal, f"seed {seed}: nodes of different rounds have met: {unequal[:3]}"
 
 
-def test_a_node_that_pauses_holds_up_nobody() -> None:
-    world = World(1, graph(random.Random(1), 4))
-    for name in names(4):
+@pytest.mark.parametrize("seed", range(12))
+def test_nodes_that_step_no_more_and_agree_meanwhile_hold_up_nobody(seed: int) -> None:
+    rng = random.Random(seed)
+    count = rng.randrange(3, 7)
+    world = World(seed, graph(rng, count))
+    for name in names(count):
         world.add(name)
     world.assert_all_go_on("all have come")
-    world.post(world.nodes["n1"], Paused())
-    others = {name for name in world.nodes if name != "n1"}
-    for name in others:  # membership says that it has stopped
-        world.after(NEWS_S, lambda name=name: world._hear(world.nodes[name], "n1", -world.nodes["n1"].boot))  # type: ignore[misc]
+    for name in rng.sample(names(count), rng.randrange(1, count)):
+        world.settle(name)
+        world.run(rng.choice([0.0, 0.02, 0.3]))
+    stepping = {name: node for name, node in world.nodes.items() if not node.settled}
     world.run(PATIENCE_S)
-    before = {name: world.nodes[name].step for name in others}
+    before = {name: node.step for name, node in stepping.items()}
     world.run(PATIENCE_S)
-    assert all(world.nodes[name].step > before[name] + 5 for name in others)
+    still = [name for name, node in stepping.items() if node.step <= before[name] + 5]
+    assert not still, f"seed {seed}: {still} do no more rounds"
