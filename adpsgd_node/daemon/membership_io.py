@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from adpsgd_node.core.membership.config import membership_preset
 from adpsgd_node.core.membership.effect import (
     AskToJoin,
     Effect,
@@ -23,9 +25,11 @@ from adpsgd_node.core.membership.effect import (
 from adpsgd_node.core.membership.event import Event, JoinAnswered, JoinFailed, Leave, PacketReceived, SeedsResolved
 from adpsgd_node.core.membership.member import Member, MemberState
 from adpsgd_node.core.membership.packet import Refusal, RefusalReason
+from adpsgd_node.core.membership.roster import Identity
 from adpsgd_node.core.membership.swim import Swim
 from adpsgd_node.daemon.driver import Driver
 from adpsgd_node.daemon.resolve import SeedResolver
+from adpsgd_node.daemon.settings import NetworkConfig
 from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.daemon.watch import Watch
 from adpsgd_node.errors import (
@@ -36,7 +40,7 @@ from adpsgd_node.errors import (
     UnreachableError,
     WireError,
 )
-from adpsgd_node.ids import Address, NodeId
+from adpsgd_node.ids import PROTOCOL_VERSION, Address, NodeId, RunId
 from adpsgd_node.net.transport import Method, Transport
 from adpsgd_node.telemetry.log import EventLog, OncePer
 from adpsgd_node.wire.membership import (
@@ -50,7 +54,7 @@ from adpsgd_node.wire.membership import (
     encode_packet,
 )
 
-__all__ = ["MAX_PACKETS_UNDER_WAY", "MembershipHooks", "MembershipIo"]
+__all__ = ["MAX_PACKETS_UNDER_WAY", "MembershipHooks", "MembershipIo", "membership_of"]
 
 MAX_PACKETS_UNDER_WAY = 256
 """Packets being sent at once; further ones are dropped, which the protocol is made for."""
@@ -73,6 +77,26 @@ class MembershipHooks:
     """This node cannot be part of the run."""
     outnumbered: Callable[[Member], None]
     """An earlier life of this name is over, but its boot number is larger than that of this one."""
+
+
+def membership_of(
+    network: NetworkConfig,
+    identity: NodeId,
+    run_id: RunId,
+    address: Address,
+    resolver: SeedResolver,
+    rng: random.Random,
+) -> Swim:
+    """Make the machine of a node that peers reach at `address`."""
+    own = Identity(
+        id=identity,
+        address=address,
+        run_id=run_id,
+        protocol=PROTOCOL_VERSION,
+        outbound_only=network.outbound_only,
+    )
+    preset = membership_preset(network.membership.name.lower())
+    return Swim(own, preset, rng, seeds=resolver.plain, resolving=resolver.needed)
 
 
 class MembershipIo:

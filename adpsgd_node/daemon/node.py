@@ -14,12 +14,9 @@ import random
 from adpsgd_node.core.algorithms.ad_psgd import Activity
 from adpsgd_node.core.exchange.outcome import SettleEnd
 from adpsgd_node.core.exchange.quarantine import Sentence
-from adpsgd_node.core.membership.config import membership_preset
 from adpsgd_node.core.membership.event import PhaseChanged
 from adpsgd_node.core.membership.member import HOLDING, SETTLED_PHASES, Member, Phase
 from adpsgd_node.core.membership.packet import RefusalReason
-from adpsgd_node.core.membership.roster import Identity
-from adpsgd_node.core.membership.swim import Swim
 from adpsgd_node.core.progress import ProgressEntry
 from adpsgd_node.core.topology import topology_named
 from adpsgd_node.daemon.account import Account
@@ -33,7 +30,7 @@ from adpsgd_node.daemon.exchange_report import ExchangeReport
 from adpsgd_node.daemon.fetch import Fetcher
 from adpsgd_node.daemon.finish import MEND, Finish
 from adpsgd_node.daemon.gossip import Gossip
-from adpsgd_node.daemon.membership_io import MembershipHooks, MembershipIo
+from adpsgd_node.daemon.membership_io import MembershipHooks, MembershipIo, membership_of
 from adpsgd_node.daemon.push_pull import parts_of, terms_of
 from adpsgd_node.daemon.rendezvous import Rendezvous
 from adpsgd_node.daemon.resolve import SeedResolver
@@ -48,7 +45,7 @@ from adpsgd_node.daemon.training import Training
 from adpsgd_node.daemon.tuning import Tuning
 from adpsgd_node.daemon.watch import Watch
 from adpsgd_node.errors import AdpsgdError, NameInUseError, PoisonedError
-from adpsgd_node.ids import PROTOCOL_VERSION, Address, NodeId, RunId
+from adpsgd_node.ids import Address, NodeId, RunId
 from adpsgd_node.net.transport import ConverseHandler, Method, StreamMethod, Transport, UnaryHandler
 from adpsgd_node.plane.header import Command, TrainerState
 from adpsgd_node.seed import parse_seed
@@ -102,19 +99,7 @@ class Node:
         config, identity, address = self.config, self.identity, self._address
         metrics, transport, tasks = self.metrics, self._transport, self.tasks
         resolver = SeedResolver([parse_seed(text) for text in config.network.seeds], self._rng)
-        swim = Swim(
-            Identity(
-                id=identity,
-                address=address,
-                run_id=self.run_id,
-                protocol=PROTOCOL_VERSION,
-                outbound_only=config.network.outbound_only,
-            ),
-            membership_preset(config.network.membership.name.lower()),
-            self._rng,
-            seeds=resolver.plain,
-            resolving=resolver.needed,
-        )
+        swim = membership_of(config.network, identity, self.run_id, address, resolver, self._rng)
         hooks = MembershipHooks(
             changed=self._member_changed,
             joined=self._joined,
