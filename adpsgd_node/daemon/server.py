@@ -46,9 +46,24 @@ async def _limited(what: str) -> AsyncIterator[None]:
         raise StreamBrokenError(f"the worker {what} for {MESSAGE_TIMEOUT_S:g} s") from None
 
 
+async def _opened(stream: Stream) -> UpdateOpen | None:
+    try:
+        async with asyncio.timeout(OPEN_WAIT_S):
+            message = await stream.receive()
+    except TimeoutError:
+        raise StreamBrokenError(f"no UpdateOpen within {OPEN_WAIT_S:g} s") from None
+    if message is None:
+        return None
+    frame = decode_update(message)
+    if not isinstance(frame, UpdateOpen):
+        raise WireError(f"an update begins with UpdateOpen, {type(frame).__name__} came")
+    return frame
+
+
 async def refuse_updates(stream: Stream) -> None:
     """Serve the stream of a worker on a node that is no server."""
-    await stream.send(encode_update(Decline(DeclineReason.IDENTITY, "this node serves no parameters")))
+    if await _opened(stream) is not None:
+        await stream.send(encode_update(Decline(DeclineReason.IDENTITY, "this node serves no parameters")))
 
 
 class NotFiniteError(WireError):
@@ -139,7 +154,7 @@ class ParameterServer:
 
     async def serve(self, stream: Stream) -> None:
         """Serve one worker until it ends its stream."""
-        open_ = await self._opened(stream)
+        open_ = await _opened(stream)
         if open_ is None:
             return
         decline = self._judge(open_)
@@ -159,19 +174,6 @@ class ParameterServer:
         finally:
             if self._streams.get(worker) is stream:
                 del self._streams[worker]
-
-    async def _opened(self, stream: Stream) -> UpdateOpen | None:
-        try:
-            async with asyncio.timeout(OPEN_WAIT_S):
-                message = await stream.receive()
-        except TimeoutError:
-            raise StreamBrokenError(f"no UpdateOpen within {OPEN_WAIT_S:g} s") from None
-        if message is None:
-            return None
-        frame = decode_update(message)
-        if not isinstance(frame, UpdateOpen):
-            raise WireError(f"an update begins with UpdateOpen, {type(frame).__name__} came")
-        return frame
 
     async def _converse(self, stream: Stream, open_: UpdateOpen) -> None:
         codec = codec_named(open_.codec)
