@@ -22,10 +22,6 @@ from typing import Any
 import machine
 
 BATCH = 32
-STEP_MS = 200.0
-"""Long enough that eight nodes do not wait for each other's processors."""
-OPTIONS = "--chunk-bytes 16384"
-"""The digits are a small model: only in several chunks do both ways of a link overlap, as those of a large one do."""
 GOAL = 0.10
 """A prediction is good when it is off by no more than this part."""
 CALIBRATION_SAMPLES = 3000
@@ -37,7 +33,7 @@ def main() -> None:
     options = parse()
     occupation = machine.Occupation()
     with tempfile.TemporaryDirectory(prefix="prediction-") as folder:
-        step_ms, overhead_ms, model_bytes = calibrate(Path(folder))
+        step_ms, overhead_ms, model_bytes = calibrate(options, Path(folder))
         rows = measure(options, Path(folder))
     table = [judged(row, options, step_ms, overhead_ms, model_bytes) for row in rows]
     print("| algorithm | straggler | measured | predicted, samples/s | off by |", file=sys.stderr)
@@ -53,6 +49,8 @@ def main() -> None:
         "machine": machine.describe(),
         "busy_elsewhere_cores": round(occupation.by_others(), 2),
         "nodes": options.nodes,
+        "emulated_step_ms": options.step_ms,
+        "chunk_bytes": options.chunk_bytes,
         "link_mbps": options.link_mbps,
         "step_ms": step_ms,
         "overhead_ms": overhead_ms,
@@ -63,10 +61,10 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def calibrate(folder: Path) -> tuple[float, dict[str, float], int]:
+def calibrate(options: argparse.Namespace, folder: Path) -> tuple[float, dict[str, float], int]:
     """Measure with two nodes: milliseconds of a step, and by algorithm of what else it waits for; the model's bytes."""
     output = folder / "calibration"
-    rows = compare("--nodes=2", "--straggler=none", f"--samples={CALIBRATION_SAMPLES}", f"--output={output}")
+    rows = compare(options, "--nodes=2", "--straggler=none", f"--samples={CALIBRATION_SAMPLES}", f"--output={output}")
     steps = {row["algorithm"]: row["samples_per_s"] / BATCH for row in rows}
     step_s = 2.0 / steps["ad-psgd"]
     push_s = 1.0 / (steps["a-psgd"] - 1.0 / step_s) - step_s  # of the one node; the other serves, and is its own worker
@@ -80,6 +78,7 @@ def calibrate(folder: Path) -> tuple[float, dict[str, float], int]:
 def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Run all algorithms with real nodes."""
     return compare(
+        options,
         f"--nodes={options.nodes}",
         "--topology=ring",
         f"--link-mbps={options.link_mbps:g}",
@@ -125,8 +124,9 @@ def judged(
     }
 
 
-def compare(*options: str) -> list[dict[str, Any]]:
-    result = called(["compare", "--json", "--options", OPTIONS], f"--emulate-step-ms={STEP_MS:g}", *options)
+def compare(options: argparse.Namespace, *more: str) -> list[dict[str, Any]]:
+    chunks = f"--chunk-bytes {options.chunk_bytes}"
+    result = called(["compare", "--json", "--options", chunks], f"--emulate-step-ms={options.step_ms:g}", *more)
     rows: list[dict[str, Any]] = result["rows"]
     return rows
 
@@ -144,6 +144,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=8)
     parser.add_argument("--samples", type=int, default=12_000, help="of all nodes together, in each run")
     parser.add_argument("--link-mbps", type=float, default=100.0, help="rate of every node's link, each way")
+    parser.add_argument(
+        "--step-ms", type=float, default=200.0, help="long enough that nodes do not wait for each other's processors"
+    )
+    parser.add_argument(
+        "--chunk-bytes", type=int, default=16384, help="both ways of a link overlap only if the model has several"
+    )
     return parser.parse_args()
 
 

@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from adpsgd_node.core.algorithms.a_psgd import shards
 from adpsgd_node.core.membership.member import HOLDING, Member, Phase
 from adpsgd_node.daemon.server import NotFiniteError, ParameterServer
@@ -28,7 +26,6 @@ from adpsgd_node.plane import Command, Plane
 from adpsgd_node.setting import choice
 from adpsgd_node.telemetry.log import EventLog
 from adpsgd_node.wire.limits import MAX_DETAIL_LENGTH
-from adpsgd_node.wire.update import Push
 
 if TYPE_CHECKING:
     from adpsgd_node.daemon.node import Node
@@ -224,17 +221,8 @@ class PushPull:
         """Push to this node's own server, without the way over the network."""
         server, line = self._around.server, self._lines[self._around.identity.name]
         assert server is not None
-        server.found(plane)
-        header = plane.header
-        push = Push(
-            number=self._number,
-            version=line.version,
-            chunks=len(shard),
-            momentum=header.momentum,
-            nesterov=bool(header.nesterov),
-        )
+        push = line.next_push(plane.header, self._number, len(shard))
         for index in shard:
-            update = reserve.difference(index)
-            reserve.take(index, server.apply(self._around.identity, push, index, np.array(update)))
+            reserve.take(index, server.apply(self._around.identity, push, index, reserve.difference(index)))
             await asyncio.sleep(0)  # let the loop turn between two chunks
         line.version = server.complete(self._around.identity, push).version

@@ -91,16 +91,11 @@ class ParameterServer:
         self._known = known
         self._metrics = metrics
         self._layout: Layout | None = None
-        self._ledger = Ledger(range(0))
+        self._ledger = Ledger()
         self._parameters: dict[int, Vector] = {}
         self._velocity: dict[int, Vector] = {}
         self._streams: dict[NodeId, Stream] = {}
         self._log = EventLog("server")
-
-    @property
-    def version(self) -> int:
-        """Pushes applied in whole."""
-        return self._ledger.version
 
     def found(self, plane: Plane) -> None:
         """Begin with what a node's view is now; a server that has begun keeps what it has."""
@@ -110,7 +105,6 @@ class ParameterServer:
         shard = shards(len(layout.chunks), self._servers)[self._identity.name]
         scratch = np.empty(layout.chunk_bytes // 4, np.float32)
         self._parameters = {index: plane.read_view(index, scratch).copy() for index in shard}
-        self._ledger = Ledger(shard)
         self._log.info("serves parameters", chunks=f"{shard.start}-{shard.stop - 1}" if shard else "none")
 
     def break_off(self, worker: NodeId, *, for_good: bool) -> None:

@@ -19,7 +19,7 @@ from adpsgd_node.daemon.server import NotFiniteError
 from adpsgd_node.errors import AdpsgdError, ConfigError, StreamBrokenError, TransportError, WireError
 from adpsgd_node.ids import PROTOCOL_VERSION, NodeId, RunId
 from adpsgd_node.net.transport import Stream, StreamMethod, Transport
-from adpsgd_node.plane import Plane
+from adpsgd_node.plane import Header, Plane
 from adpsgd_node.telemetry.log import EventLog, OncePer
 from adpsgd_node.telemetry.metrics import Metrics
 from adpsgd_node.wire.framing import encode_chunk
@@ -105,6 +105,16 @@ class Line:
             self._stream.cancel()
             self._stream = None
 
+    def next_push(self, header: Header, number: int, chunks: int) -> Push:
+        """Return what goes ahead of the chunks of a push."""
+        return Push(
+            number=number,
+            version=self.version,
+            chunks=chunks,
+            momentum=header.momentum,
+            nesterov=bool(header.nesterov),
+        )
+
     async def push(self, plane: Plane, reserve: Reserve, shard: range, number: int) -> None:
         """Push a shard's differences and take what is pulled, again and again until all of it is there.
 
@@ -125,7 +135,7 @@ class Line:
                 self.close()
                 if self._once.due(self._name, asyncio.get_running_loop().time()):
                     self._log.warning("a server does not answer; tries again", server=self._name, why=error)
-                await asyncio.sleep(pause_s * self._office.rng.uniform(0.5, 1.0))
+                await asyncio.sleep(pause_s * self._office.rng.uniform(0.5, 1.0))  # before it is dialed again
                 pause_s = min(LARGEST_RETRY_S, 2 * pause_s)
             except BaseException:
                 self.close()  # in the middle of a push: what is under way belongs to it
@@ -182,16 +192,11 @@ class Line:
         """Push what is pending and pull the answers."""
         assert self.server is not None
         assert self.pending is not None
-        pending, header = tuple(self.pending), plane.header
-        pace = Pace(self._office.rates.of(self.server), 4 * plane.layout.elements, plane.layout.chunk_bytes)
+        pending, chunks = tuple(self.pending), plane.layout.chunks
+        total_bytes = 4 * sum(chunks[index][1] - chunks[index][0] for index in pending)
+        pace = Pace(self._office.rates.of(self.server), total_bytes, plane.layout.chunk_bytes)
         window = asyncio.Semaphore(self._office.window)
-        push = Push(
-            number=number,
-            version=self.version,
-            chunks=len(pending),
-            momentum=header.momentum,
-            nesterov=bool(header.nesterov),
-        )
+        push = self.next_push(plane.header, number, len(pending))
         sender = asyncio.create_task(self._send(stream, push, pending, reserve, window), name=f"push to {self._name}")
         try:
             while True:

@@ -40,12 +40,9 @@ class _Worker:
 class Ledger:
     """What one server has applied: nothing twice, even if a worker that lost an answer pushes again."""
 
-    def __init__(self, shard: range) -> None:
+    def __init__(self) -> None:
         self.version = 0
         """Pushes applied in whole."""
-        self.staleness = 0
-        """Sum over all pushes of how many others were applied since their workers had pulled."""
-        self._shard = shard
         self._workers: OrderedDict[NodeId, _Worker] = OrderedDict()
 
     def due(self, worker: NodeId, number: int, index: int) -> bool:
@@ -70,7 +67,6 @@ class Ledger:
         staleness = max(0, self.version - seen)
         known.completed = number
         self.version += 1
-        self.staleness += staleness
         return staleness
 
     def forget(self, worker: NodeId) -> None:

@@ -68,8 +68,6 @@ async def test_workers_that_push_at_the_same_time_lose_nothing(opening: Opening)
     await asyncio.gather(*(train(place) for place in range(4)))
     expected = 1.0 + sum(each.astype(np.float64).sum(axis=0) for each in given) / 4
     np.testing.assert_allclose(shop.parameters, expected, atol=2e-5)
-    assert shop.nodes["s"].server is not None
-    assert shop.nodes["s"].server.version == 100
     assert counted(shop.nodes["s"].metrics, "adpsgd_server_pushes_total") == 100
     assert counted(shop.nodes["s"].metrics, "adpsgd_server_staleness_pushes_sum") > 0
 
@@ -196,8 +194,7 @@ async def test_a_server_in_a_new_life_gets_no_push_meant_for_the_old_one(opening
     worker.push_pull.stepped(2)
     error = await asyncio.wait_for(worker.push_pull.vain(worker.plane), 5.0)
     assert "s served" in str(error)
-    assert again.server is not None
-    assert again.server.version == 0
+    assert counted(again.metrics, "adpsgd_server_pushes_total") == 0
     assert (worker.plane.live < 5).all()
 
 
