@@ -167,7 +167,7 @@ class DaemonCores:
 
 def watch(span_s: float) -> Span:
     """Let the nodes work; returns the span to look at."""
-    time.sleep(SETTLE_S)
+    time.sleep(SETTLE_S)  # what has just been started is not to count
     began = time.monotonic()
     time.sleep(span_s)  # the span that is measured
     return began, time.monotonic()

@@ -160,7 +160,7 @@ def await_text(path: str, timeout_s: float = 30.0) -> str:
     while not os.path.exists(path):
         if time.monotonic() > until:
             raise TimeoutError(f"the other side did not write {path} in {timeout_s:g} s")
-        time.sleep(0.01)
+        time.sleep(0.01)  # between two looks: a file tells nobody that it is there
     with open(path) as file:
         return file.read()
 

@@ -81,7 +81,7 @@ def _pidfd(pid: int) -> int | None:
     """Open a process for waiting; None when it is not visible here, such as in another container."""
     if not pid:
         return None
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # the caller says that it cannot be watched from here
         return os.pidfd_open(pid)
     return None
 

@@ -63,7 +63,7 @@ async def _follow(path: Path, current: Status, show: Callable[[Status], None]) -
 
     while True:
         show(current)
-        await asyncio.sleep(WATCH_INTERVAL_S)
+        await asyncio.sleep(WATCH_INTERVAL_S)  # between two questions: the daemon does not tell unasked
         try:
             current = await fetch_status(path, ASK_TIMEOUT_S)
         except AdpsgdError as error:

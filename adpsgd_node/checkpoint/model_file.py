@@ -113,7 +113,7 @@ def write_model(path: Path, tensors: Sequence[StoredTensor], metadata: Mapping[s
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the failure that led here is the one to raise
             temporary.unlink(missing_ok=True)
         raise TrainerError(
             f"cannot write the model to {path}: {error.strerror or error}; choose another folder with --output"

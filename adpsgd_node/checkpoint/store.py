@@ -224,7 +224,7 @@ class Draft:
 
     def discard(self) -> None:
         """Remove what was written; what cannot be removed now is removed at the next start."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the next start removes it
             disk.remove_folder(self._folder)
 
 

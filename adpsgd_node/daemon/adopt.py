@@ -139,7 +139,7 @@ class _Search:
                 donor = await self._fetch([member for node in donors for member in members if member.id == node])
                 if donor is not None:
                     return Origin(donor=donor)
-        await asyncio.sleep(self._pause_s * self._with.rng.uniform(0.5, 1.0))
+        await asyncio.sleep(self._pause_s * self._with.rng.uniform(0.5, 1.0))  # drawn: not all ask in step
         return None
 
     def _asker(self, checkpoint: Checkpoint | None, members: Sequence[Member]) -> Asker:

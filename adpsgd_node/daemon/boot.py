@@ -46,7 +46,7 @@ class BootFile:
             fresh.replace(self.path)
         except OSError as error:
             self._log.warning("cannot note the boot number", path=self.path, cause=error.strerror, boot=boot)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the failure is logged, and a leftover does no harm
                 fresh.unlink(missing_ok=True)
 
     def outbid(self, own: NodeId, ghost: NodeId) -> NodeId | None:

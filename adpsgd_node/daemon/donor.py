@@ -254,6 +254,6 @@ async def _snapshot(plane: Plane, index: int, scratch: npt.NDArray[np.float32]) 
     crc32 = 0
     for at in range(0, len(data), BLOCK_BYTES):
         if at:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a large chunk must not keep the loop from its pings
         crc32 = zlib.crc32(memoryview(data)[at : at + BLOCK_BYTES], crc32)
     return data, crc32

@@ -163,7 +163,7 @@ class Drain:
                     case _:
                         unfit.add(member.id)
                         failures += 1
-            await asyncio.sleep(BUSY_PAUSE_S)
+            await asyncio.sleep(BUSY_PAUSE_S)  # a busy peer does not say when it is free again
         settled = await engine.drain(self._left_s(stage))
         return "" if settled and not failures else f"{failures} failed"  # none failed: nobody is left to take it
 

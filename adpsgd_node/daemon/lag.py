@@ -15,5 +15,5 @@ async def measure_lag(lagged: Callable[[float], None]) -> None:
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + INTERVAL_S
-        await asyncio.sleep(INTERVAL_S)
+        await asyncio.sleep(INTERVAL_S)  # what it lasts beyond that is what is measured
         lagged(max(0.0, loop.time() - due))

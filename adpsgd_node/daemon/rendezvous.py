@@ -115,7 +115,7 @@ class Rendezvous:
                 await self._ask(next(member for member in self._live() if member.id == other))
             if self._assembly.world is None:
                 self._tell(here)
-                await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
+                await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.0))  # drawn: not all ask in step
                 pause_s = min(LARGEST_PAUSE_S, 2 * pause_s)
 
     async def vain(self, header: Header) -> AdpsgdError:
@@ -123,7 +123,7 @@ class Rendezvous:
         loop = asyncio.get_running_loop()
         stuck = _Since()
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(LOOK_EVERY_S)  # poll: the header is shared memory, which wakes nobody
             now, state = loop.time(), header.trainer_state
             limit_s = DETACHED_LIMIT_S if header.step else BEGIN_LIMIT_S
             if header.waiting:

@@ -83,7 +83,7 @@ class Settling:
             if address is None:
                 if retry.hopeless(loop.time()):
                     self.forget(peer)
-                await asyncio.sleep(DEAD_RETRY_S)
+                await asyncio.sleep(DEAD_RETRY_S)  # it may only be frozen, and come back
                 continue
             retry.alive(loop.time())
             try:
@@ -91,8 +91,10 @@ class Settling:
                     address, Method.SETTLE, encode_settle(settle), timeout_s=SETTLE_TIMEOUT_S
                 )
                 outcome = SettleEnd.of(decode_settled(answer).outcome)
-            except (TransportError, WireError):
-                await asyncio.sleep(retry.unanswered())
+            except (TransportError, WireError) as error:
+                if isinstance(error, WireError):
+                    self._log.warning("a peer's answer cannot be read; it is asked again", peer=peer, error=str(error))
+                await asyncio.sleep(retry.unanswered())  # what it applied is still unknown: asked again
                 continue
             if peer in self.peers:
                 self.peers.discard(peer)

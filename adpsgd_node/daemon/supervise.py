@@ -217,7 +217,7 @@ class Supervisor:
     async def _remind_to_join(self) -> None:
         waited_s = 0.0
         while True:
-            await asyncio.sleep(self._config.join_reminder_s)
+            await asyncio.sleep(self._config.join_reminder_s)  # a script may need that long to come to its join()
             waited_s += self._config.join_reminder_s
             if self._attached:
                 return
@@ -254,7 +254,7 @@ class _Child:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         # What the script left behind would hold its GPU, its ports and the plane of the next attempt.
         self.signal_tree(signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it is stuck in the kernel: nothing more can be done
             self.process.wait(KILL_WAIT_S)  # at once, unless it was cancelled while stuck in the kernel
         self.ended.set()
 

@@ -99,7 +99,7 @@ class MemoryNetwork:
 
     async def carry(self, source: Address, target: Address) -> bool:
         """Let one unary message travel; False if it is lost."""
-        await asyncio.sleep(self.delay_s(source, target))
+        await asyncio.sleep(self.delay_s(source, target))  # its time on the way, as the link's fault says
         return (source, target) not in self._cuts and self.rng.random() >= self.fault(source, target).call_loss
 
     def node(self, address: Address) -> MemoryTransport | None:

@@ -31,7 +31,7 @@ class Gate:
         """
         while not opened():
             if self._poll.poll(LOOK_MS):
-                with contextlib.suppress(BlockingIOError):
+                with contextlib.suppress(BlockingIOError):  # somebody else read it first: `opened` is what counts
                     os.eventfd_read(self._event)
                 continue
             self._link.check()

@@ -198,7 +198,7 @@ def _write_state(folder: Path, number: int, state: dict[str, Any]) -> None:
         temporary.replace(path)
         sync_folder(folder)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError when the disk is full
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the failure that led here is the one to tell
             temporary.unlink(missing_ok=True)
         _write_error(folder, number, f"the state of the optimizers could not be written: {error}")
 

@@ -43,7 +43,7 @@ _CPU = "cpu"
 
 def listen(host: str) -> socket.socket:
     """Open a port for the other trainers, in case this one's rank is 0; on all interfaces if `host` is not ours."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # `host` is not ours, or no name that is known here
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, 0), family=family, backlog=socket.SOMAXCONN)
     return socket.create_server(("", 0), backlog=socket.SOMAXCONN)
@@ -142,7 +142,7 @@ class World:
 
     def _wait_a_little(self, work: Any) -> None:
         if self.device.type != "cpu":
-            time.sleep(POLL_S)
+            time.sleep(POLL_S)  # poll: NCCL has no wait that ends by itself
             return
         with contextlib.suppress(RuntimeError):  # its time is up, or it has failed: `is_completed` tells which
             work.wait(datetime.timedelta(seconds=LOOK_S))
@@ -212,7 +212,7 @@ class World:
         try:
             while time.monotonic() < until:
                 self._link.check()
-                time.sleep(LOOK_S / 2)
+                time.sleep(LOOK_S / 2)  # between two looks: the daemon may not know yet who is gone
         except AdpsgdError as known:
             return known
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,14 @@ def compare(
     seeds: Annotated[str, typer.Option("--seeds", metavar="LIST", help="Each is a run more: 0,1,2.")] = "0",
     task: Annotated[str, typer.Option("--task", metavar="digits|char_lm", help="What to train.")] = "digits",
     samples: Annotated[int, typer.Option("--samples", metavar="INT", help="Of all nodes together, a run.")] = 60_000,
+    lr: Annotated[
+        str,
+        typer.Option(
+            "--lr",
+            metavar="RATE|ALGORITHM=RATE,...",
+            help="Peak learning rate of each node, in all rows or by algorithm. [default: the task's own]",
+        ),
+    ] = "",
     topology: Annotated[
         str,
         typer.Option("--topology", metavar="complete|ring|exponential|hypercube", help="Graph over the nodes."),
@@ -73,9 +82,10 @@ def compare(
 
     Writes report.md, report.json, report.csv and report.png to the output folder, anew after each run.
     """
+    compared = tuple(chosen("algorithms", AlgorithmName, name) for name in _entries(algorithms))
     plan = ComparePlan(
         nodes=nodes,
-        algorithms=tuple(chosen("algorithms", AlgorithmName, name) for name in _entries(algorithms)),
+        algorithms=compared,
         variants=tuple(parse_variant(text) for text in variant or ()),
         common=parse_variant(f"all rows: {options}") if options else None,
         stragglers=_factors("straggler", straggler),
@@ -83,6 +93,7 @@ def compare(
         seeds=tuple(_whole("seeds", text) for text in _entries(seeds)),
         task=chosen("task", Task, task.replace("_", "-")),
         samples=samples,
+        lr=_rates(lr, compared),
         topology=chosen("topology", TopologyName, topology),
         shard=shard,
         emulate_step_ms=emulate_step_ms,
@@ -112,6 +123,17 @@ def _factor(key: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise SettingError(key, text, "factors such as none,2,10") from None
+
+
+def _rates(text: str, algorithms: Sequence[AlgorithmName]) -> dict[AlgorithmName, float]:
+    """Read one rate for all algorithms, or `ALGORITHM=RATE` for some."""
+    try:
+        if "=" not in text:
+            return dict.fromkeys(algorithms, float(text)) if text.strip() else {}
+        pairs = [entry.partition("=")[::2] for entry in _entries(text)]
+        return {chosen("lr", AlgorithmName, name.strip()): float(rate) for name, rate in pairs}
+    except ValueError:
+        raise SettingError("lr", text, "a rate such as 2e-3, or ad-psgd=4e-3,allreduce=2e-3") from None
 
 
 def _whole(key: str, text: str) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adpsgd_cli.compare.variant import Variant
@@ -76,6 +77,8 @@ class ComparePlan:
     task: Task = Task.DIGITS
     samples: int = 60_000
     """Of all nodes together, the same in every run."""
+    lr: Mapping[AlgorithmName, float] = field(default_factory=dict)
+    """Peak learning rate of every node under these algorithms; under the others it is the task's own."""
     topology: TopologyName = TopologyName.COMPLETE
     shard: str = "global"
     """How the nodes share the data: global, iid or dirichlet:ALPHA."""
@@ -99,6 +102,11 @@ class ComparePlan:
                     raise SettingError(key, factor, f"factors from 1 (none) to {MAX_FACTOR:g}, such as none,2,10")
         if self.samples < 1:
             raise SettingError("samples", self.samples, "a whole number above 0")
+        for algorithm, rate in self.lr.items():
+            if algorithm not in self.algorithms:
+                raise SettingError("lr", f"{choice(algorithm)}={rate:g}", "only algorithms that are compared")
+            if not 0.0 < rate < math.inf:
+                raise SettingError("lr", rate, "a learning rate above 0")
         if not 1.0 <= self.emulate_step_ms <= 60_000.0:
             raise SettingError("emulate_step_ms", self.emulate_step_ms, "1 to 60000")
         if self.link_mbps < 0:
@@ -174,5 +182,6 @@ class ComparePlan:
             seed=case.seed,
             options=tuple(options),
             shard=self.shard,
+            lr=self.lr.get(case.algorithm),
             in_samples=True,
         )

@@ -58,6 +58,7 @@ class NodeProcess:
 
     def last_lines(self, count: int) -> list[str]:
         """Read the end of the node's log."""
+        # Without a log there is nothing to show, and the caller tells of a failure that matters more.
         with contextlib.suppress(OSError), self.log.open(errors="replace") as file:
             return list(deque((line.rstrip() for line in file), maxlen=count))
         return []
@@ -89,10 +90,10 @@ class Cluster:
         """Kill a node as a power cut would: daemon and trainer at once, by SIGKILL."""
         node = self.nodes[name]
         node.killed = True
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
             os.killpg(node.process.pid, signal.SIGKILL)
         if trainer_pid:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself, or with its daemon
                 os.killpg(trainer_pid, signal.SIGKILL)  # the trainer leads a session of its own
 
     async def stop(self) -> None:
@@ -102,7 +103,7 @@ class Cluster:
             if not running:
                 break
             for process in running:
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError):  # it has ended since it was looked at
                     os.killpg(process.pid, signal_number)
             await asyncio.wait([asyncio.ensure_future(process.wait()) for process in running], timeout=grace_s)
         shutil.rmtree(self._runtime, ignore_errors=True)

@@ -66,6 +66,8 @@ class DemoPlan:
     """`options` has the target, in samples: leave the one in epochs out."""
     shard: str = "global"
     """How the nodes share the data, as the task's `--shard` takes it."""
+    lr: float | None = None
+    """Peak learning rate of every node; None: the task's own."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= MAX_NODES:
@@ -87,7 +89,9 @@ class DemoPlan:
 
     def script(self, name: str) -> tuple[str, ...]:
         """Return the command line of a node's script, as `adpsgd-node up` takes it."""
-        script = ("-m", self.task.module, "--seed", str(self.seed))
+        script: tuple[str, ...] = ("-m", self.task.module, "--seed", str(self.seed))
+        if self.lr is not None:
+            script += ("--lr", f"{self.lr:g}")
         if self.shard == "global":
             return script
         index = self.names.index(name)

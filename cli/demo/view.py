@@ -86,7 +86,7 @@ def line(cluster: Cluster, history: History, elapsed_s: float) -> str:
         known = "" if status is None else f" step {status.step} loss {number(status.loss, 3)}"
         parts.append(f"{name} {node_state(node, history)}{known}")
     distances = [status.consensus_distance for status in history.latest.values()]
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError):  # from max(): no node has told a distance yet
         parts.append(f"consensus distance {number(max(d for d in distances if d == d), 3)}")
     return "; ".join(parts)
 

@@ -84,7 +84,7 @@ def main() -> None:
             optimizer.step()
             node.log(loss=loss.item())
             losses.write(f"{loss.item():.5f}\n")
-            time.sleep(pace.pause_s(fraction))
+            time.sleep(pace.pause_s(fraction))  # so that the run lasts as long as its faults
         node.finish()
         accuracy, test_loss = evaluate(model, test_images, test_labels)
         node.log(accuracy=accuracy)

@@ -147,8 +147,9 @@ def test_initiator_of_an_evicted_exchange_is_told_and_all_others_count_alike(mon
         network.set_fault(LinkFault(delay_max_s=0.01, reset_at=7, call_loss=1.0))
         report = await one.engine.initiate(two.id, two.address, CodecName.FP32)
         assert report.outcome is Outcome.BROKEN
-        while two.engine.inbound:
-            await asyncio.sleep(0.01)  # between two looks
+        async with asyncio.timeout(SETTLE_TIMEOUT_S):
+            while two.engine.inbound:
+                await asyncio.sleep(0.01)  # between two looks
         network.set_fault(LinkFault())
         cluster.gone.add(one.id)
         report = await three.engine.initiate(two.id, two.address, CodecName.FP32)

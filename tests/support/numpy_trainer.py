@@ -114,7 +114,7 @@ class Script:
             self._step()
             if self._options.steps_per_s:
                 due = max(due + 1.0 / self._options.steps_per_s, time.monotonic() - 1.0)
-                time.sleep(max(0.0, due - time.monotonic()))
+                time.sleep(max(0.0, due - time.monotonic()))  # computing, emulated
 
     def finish(self) -> None:
         """Settle with the others, then write the model."""
@@ -307,8 +307,10 @@ def main(options: argparse.Namespace) -> None:
 
 def _await_file(path: Path) -> None:
     deadline = time.monotonic() + ANSWER_LIMIT_S
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path} did not come within {ANSWER_LIMIT_S:g} s")
+        time.sleep(0.02)  # between two looks: a file tells nobody that it is there
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ def main() -> None:
             time.sleep(options.pause_s)  # computing, emulated
             if node.step == options.detach_after:
                 node.detach()
-                time.sleep(600)
+                time.sleep(600)  # lives on: what ends its node must be that it detached
     print(json.dumps({"event": "finished", "step": node.step}), file=options.log.open("a"), flush=True)
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 from typer.testing import CliRunner
 
+from adpsgd_cli.compare.command import _rates
 from adpsgd_cli.compare.plan import BATCH, Case, ComparePlan, Condition
 from adpsgd_cli.compare.report import Report
 from adpsgd_cli.compare.row import Line, judge, read_history
@@ -83,6 +84,21 @@ def test_shards_are_numbered_by_node() -> None:
     assert "--shard" not in ComparePlan().demo(Case(AD, Condition(), 5)).script("node-2")
 
 
+def test_an_algorithm_trains_at_the_rate_that_it_is_given(tmp_path: Path) -> None:
+    plan = ComparePlan(algorithms=(AD, ALL), lr={AD: 4e-3}, output=tmp_path)
+    assert plan.demo(Case(AD, Condition(), 0)).script("node-0")[-2:] == ("--lr", "0.004")
+    assert "--lr" not in plan.demo(Case(ALL, Condition(), 0)).script("node-0")
+    assert "Peak learning rate of each node: ad-psgd 0.004." in Report(plan).markdown()
+
+
+@pytest.mark.parametrize(
+    ("text", "rates"),
+    [("", {}), ("1e-3", {AD: 1e-3, ALL: 1e-3}), ("ad-psgd=4e-3, allreduce = 2e-3", {AD: 4e-3, ALL: 2e-3})],
+)
+def test_rates_are_read_for_all_algorithms_or_for_some(text: str, rates: dict[AlgorithmName, float]) -> None:
+    assert _rates(text, (AD, ALL)) == rates
+
+
 def test_a_step_has_as_many_samples_as_the_tasks_take() -> None:
     assert {Task.DIGITS: digits.parse([]).batch_size, Task.CHAR_LM: char_lm.parse([]).batch_size} == BATCH
 
@@ -104,6 +120,9 @@ def test_ideal_is_what_nodes_do_that_never_wait() -> None:
         ({"slow_links": (1e9,)}, "slow_link"),
         ({"seeds": (1, 1)}, "seeds"),
         ({"samples": 0}, "samples"),
+        ({"lr": {AD: 0.0}}, "lr"),
+        ({"lr": {AD: float("nan")}}, "lr"),
+        ({"algorithms": (AD,), "lr": {ALL: 0.1}}, "lr = 'allreduce=0.1'"),
         ({"emulate_step_ms": 0.0}, "emulate_step_ms"),
         ({"time_limit_s": 0.0}, "time_limit_s"),
     ],
@@ -119,6 +138,9 @@ def test_unusable_option_is_refused_by_name(options: dict[str, Any], setting: st
         ("--straggler=fast", "straggler = 'fast'"),
         ("--seeds=-1", "seeds = '-1'"),
         ("--algorithms=sgd", "algorithms = 'sgd'"),
+        ("--lr=fast", "lr = 'fast'"),
+        ("--lr=ad-psgd=1,d-psgd", "lr = 'ad-psgd=1,d-psgd'"),
+        ("--lr=sgd=1", "lr = 'sgd'"),
     ],
 )
 def test_unreadable_list_is_refused_with_the_form_that_is_wanted(option: str, message: str) -> None:

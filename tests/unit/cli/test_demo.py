@@ -41,7 +41,7 @@ def status_of(name: str, **changes: object) -> Status:
 
 async def sleeping_node(name: str, folder: Path) -> NodeProcess:
     """A node as the demo sees it: a process in a session of its own, here one that only sleeps."""
-    process = await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(  # it outlives the test unless it is killed
         sys.executable, "-c", "import time; time.sleep(60)", start_new_session=True
     )
     return NodeProcess(name, "127.0.0.1:1", folder / name, folder / f"{name}.log", folder / "none.sock", process)

@@ -368,8 +368,9 @@ def test_a_cancelled_fetch_leaves_nothing_running() -> None:
         giver = await group.add(RATE)
         fetcher, plane, _ = group.joiner()
         fetching = asyncio.create_task(fetcher.fetch(group.members, plane))
-        while not giver.given:
-            await asyncio.sleep(0.01)  # between two looks
+        async with asyncio.timeout(60):  # in virtual time
+            while not giver.given:
+                await asyncio.sleep(0.01)  # between two looks
         fetching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await fetching

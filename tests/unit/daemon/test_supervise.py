@@ -118,7 +118,7 @@ async def test_output_of_both_streams_is_passed_on_line_by_line(watch: Watch) ->
 
 
 async def test_output_arrives_while_the_script_still_runs(watch: Watch) -> None:
-    script = watch("import time; print('step 1'); time.sleep(1000)")
+    script = watch("import time; print('step 1'); time.sleep(1000)")  # outlives the test unless killed
     running = asyncio.create_task(script.run())
     await script.until(lambda: script.said() == [b"step 1"])
     await script.supervisor.stop(0)
@@ -246,7 +246,7 @@ async def test_stop_lets_a_script_end_in_good_order(watch: Watch) -> None:
         "import signal, sys, time\n"
         "def leave(*_): print('saved'); sys.exit(0)\n"
         "signal.signal(signal.SIGTERM, leave)\n"
-        "print('ready'); time.sleep(1000)\n"
+        "print('ready'); time.sleep(1000)\n"  # outlives the test unless it is stopped
     )
     running = asyncio.create_task(script.run())
     await script.until(lambda: script.said() == [b"ready"])
@@ -258,7 +258,7 @@ async def test_stop_lets_a_script_end_in_good_order(watch: Watch) -> None:
 
 
 async def test_stop_kills_a_script_that_ignores_it_and_does_not_restart_it(watch: Watch) -> None:
-    script = watch(
+    script = watch(  # it outlives the test unless it is killed
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(1000)",
         max_restarts=5,
     )
@@ -272,7 +272,7 @@ async def test_stop_kills_a_script_that_ignores_it_and_does_not_restart_it(watch
 
 
 async def test_second_stop_hurries_the_first(watch: Watch) -> None:
-    script = watch(
+    script = watch(  # it outlives the test unless it is killed
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(1000)"
     )
     running = asyncio.create_task(script.run())
@@ -306,7 +306,7 @@ async def test_stop_before_the_first_start_starts_nothing(watch: Watch) -> None:
 async def test_children_of_a_dead_script_are_ended_with_it(watch: Watch) -> None:
     script = watch(
         "import os, subprocess, sys\n"
-        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid)\n"
+        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid)\n"  # outlives the patience
         "os._exit(1)\n"
     )
     await script.run()
@@ -316,7 +316,7 @@ async def test_children_of_a_dead_script_are_ended_with_it(watch: Watch) -> None
 async def test_child_in_a_session_of_its_own_that_holds_the_pipes_does_not_hold_up_the_end(watch: Watch) -> None:
     script = watch(
         "import subprocess, sys\n"
-        "command = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
+        "command = [sys.executable, '-c', 'import time; time.sleep(60)']\n"  # outlives the test unless killed
         "print(subprocess.Popen(command, start_new_session=True).pid)\n",
         drain_s=0.05,
     )
@@ -331,7 +331,7 @@ async def test_child_in_a_session_of_its_own_that_holds_the_pipes_does_not_hold_
 
 
 async def test_cancelled_run_leaves_no_process_behind(watch: Watch) -> None:
-    script = watch("import time; print('ready'); time.sleep(1000)")
+    script = watch("import time; print('ready'); time.sleep(1000)")  # outlives the test unless killed
     running = asyncio.create_task(script.run())
     await script.until(script.said)
     running.cancel()
@@ -354,7 +354,7 @@ async def test_no_descriptor_is_left_open_after_a_run(watch: Watch) -> None:
 async def test_script_that_does_not_join_is_complained_about_again_and_again(
     watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    script = watch("import time; time.sleep(1000)", join_reminder_s=0.001)
+    script = watch("import time; time.sleep(1000)", join_reminder_s=0.001)  # never joins; killed below
     reminded = asyncio.Event()
 
     class Counter(logging.Handler):

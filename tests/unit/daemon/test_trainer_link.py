@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -118,10 +120,21 @@ async def test_a_trainer_whose_child_keeps_the_socket_open_is_lost_with_its_end(
     host = Host()
     serving = asyncio.create_task(TrainerLink(trainer.ours, host.link_host()).serve())
     await host.attached.wait()
-    # The child outlives the trainer, as a stuck data loader does, until it is told to end.
-    trainer.does("end, keep = os.pipe()\nif os.fork():\n    os._exit(0)\nos.close(1)\ntime.sleep(5)")
-    await asyncio.wait_for(serving, PATIENCE_S)
-    assert host.told == ["stepped", "lost"]
+    # The child outlives the trainer, as a stuck data loader does, and the test's patience: it is killed below.
+    trainer.does(
+        "child = os.fork()\n"
+        "if child:\n"
+        "    print(child, flush=True)\n"
+        "    os._exit(0)\n"
+        "os.close(1)\n"  # what the trainer says ends with the trainer
+        f"time.sleep({3 * PATIENCE_S})"  # no end of the child may be what ends the link
+    )
+    child = int(trainer.said()[-1])
+    try:
+        await asyncio.wait_for(serving, PATIENCE_S)
+        assert host.told == ["stepped", "lost"]
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 async def test_a_refusal_is_sent_to_the_trainer(trainer: Trainer) -> None:

@@ -124,7 +124,7 @@ def test_unary_calls_pass_a_link_that_is_full() -> None:
         pair = Pair(factor_a=1000.0)
         await pair.serve()
         sending = asyncio.create_task(send_all(await pair.open(), 1))
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # in virtual time: what can run by then has, so the link is full
         assert await pair.a.call(B, Method.DELIVER, MESSAGE, timeout_s=0.001) == MESSAGE
         assert now() < 0.01
         await sending

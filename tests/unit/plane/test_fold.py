@@ -119,7 +119,6 @@ def test_a_kill_during_recovery_is_mended_by_the_next_recovery(monkeypatch: pyte
     assert ordinal > 10
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killing_the_trainer_many_times_conserves_every_delta() -> None:
     layout = Layout.build([TensorSpec("w", (100_000,), "float32", Segment.PARAMETERS)], 1 << 17)
     plane = Plane.create(layout)
