@@ -112,7 +112,8 @@ class Gossip:
         self._call()
         if self._rounds is not None:
             together = {name: self._weights[name] for name in self._together()}
-            self._rounds.meet(together, frozenset(name for name in together if self._opens(name)))
+            opened = frozenset(name for name in together if self._opens(name))
+            self._rounds.meet(together, opened, self._outbound_only.intersection(together))
 
     def _call(self) -> None:
         """Tell the policy whom this node may start exchanges with."""

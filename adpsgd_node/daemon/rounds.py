@@ -81,10 +81,10 @@ class Rounds:
         self._around.freeze(False)
         self._driver.post(Paused())
 
-    def meet(self, weights: Mapping[str, float], opened_here: frozenset[str]) -> None:
-        """Take in who the neighbors are, with their weights, and to which of them this node opens."""
+    def meet(self, weights: Mapping[str, float], opened_here: frozenset[str], never_called: frozenset[str]) -> None:
+        """Take in who the neighbors are, with their weights, to which of them this node opens, and who must open."""
         self._weights = weights
-        self._driver.post(NeighborsChanged(tuple(sorted(weights)), opened_here))
+        self._driver.post(NeighborsChanged(tuple(sorted(weights)), opened_here, never_called))
 
     def renewed(self, name: str) -> None:
         """Note that another boot of a neighbor runs now."""

@@ -8,7 +8,8 @@ found it dead, or it has left, stopped or been set apart. The next step waits fo
 own computing.
 
 Each edge is one exchange, opened by the end that `opens` names, which says in which round it is. One that is opened to
-a node in an earlier round, or between two, is kept waiting until that node has come so far.
+a node in an earlier round, or between two, is kept waiting until that node has come so far. An end that is in no round,
+as its trainer steps no more, is not waited for: the other one opens.
 
 Rounds are numbered alike on all nodes, though steps are not: who comes late, or has been cut off, hears from the others
 how far they are, and counts its next round like theirs. Until then it meets those ahead of it at once, and those that
@@ -78,6 +79,8 @@ class NeighborsChanged:
     names: tuple[str, ...]
     opened_here: frozenset[str]
     """Those among them to whom this node opens the exchange."""
+    never_called: frozenset[str] = frozenset()
+    """Those that nobody can dial: only they open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,9 @@ class DPsgd:
         self._paused = True
         self._neighbors: tuple[str, ...] = ()
         self._opened_here: frozenset[str] = frozenset()
+        self._never_called: frozenset[str] = frozenset()
+        self._resting: set[str] = set()
+        """Peers that were in no round when they last spoke."""
         self._round = 0
         self._heard = 0
         """The latest round that a peer was in."""
@@ -189,16 +195,18 @@ class DPsgd:
                 self._paused = False
             case Paused():
                 self._paused = True
-            case NeighborsChanged(names, opened_here):
+            case NeighborsChanged(names, opened_here, never_called):
                 self._met.difference_update(set(self._neighbors).difference(names))
-                self._neighbors, self._opened_here = names, opened_here
+                self._resting.intersection_update(names)
+                self._neighbors, self._opened_here, self._never_called = names, opened_here, never_called
                 self._not_before = {name: at for name, at in self._not_before.items() if name in names}
                 self._failures = {name: count for name, count in self._failures.items() if name in names}
             case NeighborRenewed(name):  # the new one has met nobody: it may be waiting for this node
                 self._met.discard(name)
-            case Asked(ticket, _, round_):
+                self._resting.discard(name)
+            case Asked(ticket, peer, round_):
                 self._waiting[ticket] = event
-                self._hear(round_)
+                self._hear(peer, round_)
             case Withdrawn(ticket):
                 self._waiting.pop(ticket, None)
             case InboundEnded(ticket):
@@ -207,7 +215,8 @@ class DPsgd:
                     self._met.add(ended.peer)
             case OutboundEnded(peer, outcome, round_):
                 self._outbound.discard(peer)
-                self._hear(round_)
+                if outcome in MET:
+                    self._hear(peer, round_)
                 self._note(peer, outcome, now)
         return self._act(now)
 
@@ -227,8 +236,12 @@ class DPsgd:
             self._round = max(self._round + 1, self._heard)
             self._met.clear()
 
-    def _hear(self, round_: int) -> None:
+    def _hear(self, peer: str, round_: int) -> None:
         self._heard = max(self._heard, min(round_, MAX_HEARD))
+        if round_:
+            self._resting.discard(peer)
+        elif peer in self._neighbors:
+            self._resting.add(peer)
 
     def _note(self, peer: str, outcome: Outcome, now: float) -> None:
         if outcome in MET:
@@ -256,14 +269,17 @@ class DPsgd:
 
         In a round these are all that are in it, or in an earlier one; neighbors or not: news of a member reaches one
         end of an edge before the other. Who is in no round is let in whenever it asks: it steps no more, and others may
-        be waiting for it, which it must come back to.
+        be waiting for it, which it must come back to. An exchange that this node opened to the peer meanwhile holds up
+        nothing: when both ends open one, as while one of them begins to step again, each may depend on the other.
         """
         if not (self._paused or self._in_round):
             return []
         admitted: list[int] = []
+        let_in = {asked.peer for asked in self._inbound.values()}
         for ticket, asked in self._waiting.items():
-            if asked.peer not in self._busy() and (self._paused or asked.round <= self._round):
+            if asked.peer not in let_in and (self._paused or asked.round <= self._round):
                 admitted.append(ticket)
+                let_in.add(asked.peer)
                 self._inbound[ticket] = asked
         for ticket in admitted:
             del self._waiting[ticket]
@@ -279,5 +295,6 @@ class DPsgd:
         return set(self._neighbors) - self._met - past
 
     def _to_open(self) -> list[str]:
-        wanted = self._missing() & self._opened_here - self._busy()
+        opened = self._opened_here | (self._resting - self._never_called)
+        wanted = self._missing() & opened - self._busy()
         return [name for name in self._neighbors if name in wanted]

@@ -22,7 +22,7 @@ class Bench:
         self.rounds = Rounds(
             random.Random(1), Around(open=self.opened.append, freeze=self._freeze, mixed=self.mixed.append)
         )
-        self.rounds.meet({"a": 0.25, "b": 1 / 3}, frozenset(opened_here))
+        self.rounds.meet({"a": 0.25, "b": 1 / 3}, frozenset(opened_here), frozenset())
         self.rounds.resume()
 
     def _freeze(self, frozen: bool) -> None:
@@ -32,7 +32,7 @@ class Bench:
         over = asyncio.Event()
 
         async def exchange() -> None:
-            async with self.rounds.admission(peer, 0):
+            async with self.rounds.admission(peer, 1):
                 log.append(peer.name)
                 await over.wait()
 

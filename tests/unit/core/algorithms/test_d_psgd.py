@@ -42,7 +42,7 @@ def ticket(peer: str) -> int:
     return TICKETS.setdefault(peer, len(TICKETS) + 1)
 
 
-def asked(peer: str, round_: int = 0) -> Asked:
+def asked(peer: str, round_: int = 1) -> Asked:
     return Asked(ticket(peer), peer, round_)
 
 
@@ -62,9 +62,9 @@ def test_a_round_is_over_when_every_neighbor_has_been_met() -> None:
     policy = machine("a", "b", "c", opened_here="ab")
     assert policy.handle(Stepped(1), 0.0) == (Open("a"), Open("b"))
     assert policy.handle(asked("c"), 0.1) == (admit("c"),)
-    assert policy.handle(OutboundEnded("a", Outcome.COMPLETE), 0.2) == ()
+    assert policy.handle(OutboundEnded("a", Outcome.COMPLETE, 1), 0.2) == ()
     assert policy.handle(inbound_ended("c"), 0.3) == ()
-    assert policy.handle(OutboundEnded("b", Outcome.COMPLETE), 0.4) == (Mixed(1),)
+    assert policy.handle(OutboundEnded("b", Outcome.COMPLETE, 1), 0.4) == (Mixed(1),)
     assert policy.handle(Stepped(2), 0.5) == (Open("a"), Open("b"))
 
 
@@ -91,15 +91,48 @@ def test_who_has_been_met_in_a_round_is_let_in_again_only_in_the_next() -> None:
     assert policy.handle(Stepped(2), 0.6) == (admit("a"),)
 
 
-def test_who_asks_while_the_exchange_opened_to_it_runs_waits_for_its_end() -> None:
+def test_who_asks_while_the_exchange_opened_to_it_runs_is_let_in_and_both_ends_are_waited_for() -> None:
     policy = machine("a", "b", opened_here="a")
     policy.handle(Stepped(1), 0.0)
-    assert policy.handle(asked("a"), 0.1) == ()  # it has stopped stepping, and now opens too
-    assert policy.handle(OutboundEnded("a", Outcome.COMPLETE), 0.2) == (admit("a"),)
-    assert policy.handle(inbound_ended("a"), 0.3) == ()
-    policy.handle(asked("b"), 0.4)
-    assert policy.handle(inbound_ended("b"), 0.5) == (Mixed(1),)
+    assert policy.handle(asked("a", 0), 0.1) == (admit("a"),)  # it has stopped stepping, and now opens too
+    policy.handle(asked("b"), 0.2)
+    assert policy.handle(inbound_ended("b"), 0.3) == ()
+    assert policy.handle(OutboundEnded("a", Outcome.COMPLETE, 1), 0.4) == ()
+    assert policy.handle(inbound_ended("a"), 0.5) == (Mixed(1),)
     assert policy.handle(Stepped(2), 0.6) == (Open("a"),)
+
+
+@pytest.mark.parametrize("said", ["asking", "answering"])
+def test_a_neighbor_that_is_in_no_round_is_not_waited_for_but_opened_to(said: str) -> None:
+    policy = machine("a", opened_here="a" if said == "answering" else "")
+    policy.handle(Stepped(1), 0.0)
+    if said == "asking":
+        assert policy.handle(asked("a", 0), 0.1) == (admit("a"),)
+        assert policy.handle(inbound_ended("a"), 0.2) == (Mixed(1),)
+    else:
+        assert policy.handle(OutboundEnded("a", Outcome.COMPLETE, 0), 0.2) == (Mixed(1),)
+        policy.handle(NeighborsChanged(("a",), frozenset()), 0.3)
+    assert policy.handle(Stepped(2), 0.4) == (Open("a"),)
+    assert policy.handle(OutboundEnded("a", Outcome.COMPLETE, 7), 0.5) == (Mixed(2),)
+    assert policy.handle(Stepped(3), 0.6) == (), "it is in rounds again, and opens"
+
+
+def test_a_neighbor_that_nobody_can_dial_is_waited_for_in_any_case() -> None:
+    policy = machine("a")
+    policy.handle(NeighborsChanged(("a",), frozenset(), frozenset("a")), 0.0)
+    policy.handle(Stepped(1), 0.1)
+    policy.handle(asked("a", 0), 0.2)
+    policy.handle(inbound_ended("a"), 0.3)
+    assert policy.handle(Stepped(2), 0.4) == ()
+
+
+def test_another_life_of_a_neighbor_is_expected_to_be_in_rounds() -> None:
+    policy = machine("a")
+    policy.handle(Stepped(1), 0.0)
+    policy.handle(asked("a", 0), 0.1)
+    policy.handle(inbound_ended("a"), 0.2)
+    policy.handle(NeighborRenewed("a"), 0.3)
+    assert policy.handle(Stepped(2), 0.4) == ()
 
 
 def test_who_waits_and_goes_is_not_let_in() -> None:
@@ -112,7 +145,7 @@ def test_who_waits_and_goes_is_not_let_in() -> None:
 def test_a_lost_neighbor_is_dropped_from_the_round() -> None:
     policy = machine("a", "b", opened_here="a")
     policy.handle(Stepped(1), 0.0)
-    policy.handle(OutboundEnded("a", Outcome.COMPLETE), 0.1)
+    policy.handle(OutboundEnded("a", Outcome.COMPLETE, 1), 0.1)
     assert policy.handle(NeighborsChanged(("a",), frozenset("a")), 9.0) == (Mixed(1),)
 
 
@@ -121,7 +154,7 @@ def test_a_new_neighbor_is_met_in_the_round_that_runs() -> None:
     policy.handle(Stepped(1), 0.0)
     assert policy.handle(NeighborsChanged(("a", "b", "c"), frozenset("c")), 0.1) == (Open("c"),)
     policy.handle(asked("a"), 0.2)
-    policy.handle(OutboundEnded("c", Outcome.COMPLETE), 0.3)
+    policy.handle(OutboundEnded("c", Outcome.COMPLETE, 1), 0.3)
     assert policy.handle(inbound_ended("a"), 0.4) == ()
     assert policy.handle(asked("b"), 0.5) == (admit("b"),)
     assert policy.handle(inbound_ended("b"), 0.6) == (Mixed(1),)
@@ -186,7 +219,7 @@ def test_a_node_that_waits_and_its_ghost_are_told_apart() -> None:
 def test_another_boot_of_a_neighbor_is_met_though_the_one_before_has_been() -> None:
     policy = machine("a", "b", opened_here="a")
     policy.handle(Stepped(1), 0.0)
-    policy.handle(OutboundEnded("a", Outcome.COMPLETE), 0.1)
+    policy.handle(OutboundEnded("a", Outcome.COMPLETE, 1), 0.1)
     assert policy.handle(NeighborRenewed("a"), 0.2) == (Open("a"),)
 
 
@@ -233,7 +266,7 @@ def test_an_exchange_that_did_not_come_about_is_tried_again_after_pauses_that_gr
         assert LEAST_JITTER * longest <= deadline - now <= longest
         assert policy.expire(deadline) == (Open("a"),)
         now = deadline
-    assert policy.handle(OutboundEnded("a", Outcome.COMPLETE), now) == (Mixed(1),)
+    assert policy.handle(OutboundEnded("a", Outcome.COMPLETE, 1), now) == (Mixed(1),)
     assert policy.deadline() is None
 
 
@@ -244,7 +277,7 @@ def test_a_node_that_pauses_waits_for_nobody_and_lets_everybody_in() -> None:
     assert policy.handle(Stepped(2), 0.2) == (Mixed(2),)
     assert policy.handle(asked("b"), 0.3) == (admit("b"),)
     policy.handle(inbound_ended("b"), 0.4)
-    policy.handle(OutboundEnded("a", Outcome.COMPLETE), 0.5)
+    policy.handle(OutboundEnded("a", Outcome.COMPLETE, 1), 0.5)
     policy.handle(Resumed(), 0.6)
     assert policy.handle(Stepped(3), 0.7) == (Open("a"),)
 

@@ -34,6 +34,8 @@ from adpsgd_node.core.exchange.outcome import Outcome
 
 STEP_S, MESSAGE_S, NEWS_S = 0.010, 0.002, 0.050
 """Most time that a step, a message and the news of a change take; each is drawn anew."""
+AGREE_S = 0.5
+"""Pause of a node that steps no more between two exchanges."""
 PATIENCE_S = 0.5
 """Within this time of virtual seconds after the last change every node does more rounds."""
 
@@ -101,9 +103,15 @@ class World:
         self.post(node, Paused())
         self._agree(node)
 
+    def step_again(self, name: str) -> None:
+        node = self.nodes[name]
+        node.settled = False
+        self.post(node, Resumed())
+        self.after(STEP_S, lambda: self._step(node))
+
     def _agree(self, node: Node) -> None:
         others = [name for name in node.known if frozenset((node.name, name)) in self.edges]
-        if others and not node.gone:
+        if others and node.settled and not node.gone:
             self._open(node, self.rng.choice(others))
 
     def _hear(self, node: Node, name: str, boot: int) -> None:
@@ -123,7 +131,7 @@ class World:
             return
         self._do(node, node.policy.handle(event, self.now))
         if node.settled and isinstance(event, OutboundEnded):
-            self.after(STEP_S, lambda: self._agree(node))
+            self.after(AGREE_S, lambda: self._agree(node))
 
     def _step(self, node: Node) -> None:
         if not node.settled:
@@ -245,12 +253,18 @@ def test_nodes_that_step_no_more_and_agree_meanwhile_hold_up_nobody(seed: int) -
     for name in names(count):
         world.add(name)
     world.assert_all_go_on("all have come")
-    for name in rng.sample(names(count), rng.randrange(1, count)):
+    settled = rng.sample(names(count), rng.randrange(1, count))
+    for name in settled:
         world.settle(name)
         world.run(rng.choice([0.0, 0.02, 0.3]))
     stepping = {name: node for name, node in world.nodes.items() if not node.settled}
-    world.run(PATIENCE_S)
+    world.run(20 * AGREE_S)  # within which those that step no more have asked each neighbor once
     before = {name: node.step for name, node in stepping.items()}
     world.run(PATIENCE_S)
     still = [name for name, node in stepping.items() if node.step <= before[name] + 5]
     assert not still, f"seed {seed}: {still} do no more rounds"
+
+    for name in settled:
+        world.step_again(name)
+        world.run(rng.choice([0.0, 0.02, 0.3]))
+    world.assert_all_go_on(f"seed {seed}, after all step again")
