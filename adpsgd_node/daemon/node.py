@@ -31,7 +31,7 @@ from adpsgd_node.daemon.fetch import Fetcher
 from adpsgd_node.daemon.finish import MEND, Finish
 from adpsgd_node.daemon.gossip import Gossip
 from adpsgd_node.daemon.membership_io import MembershipHooks, MembershipIo, membership_of
-from adpsgd_node.daemon.push_pull import parts_of, terms_of
+from adpsgd_node.daemon.push_pull import parts_of
 from adpsgd_node.daemon.rendezvous import Rendezvous
 from adpsgd_node.daemon.resolve import SeedResolver
 from adpsgd_node.daemon.rounds import MAX_NEIGHBORS
@@ -39,6 +39,7 @@ from adpsgd_node.daemon.server import refuse_updates
 from adpsgd_node.daemon.settings import AlgorithmName, NodeConfig, PairingName, TopologyName
 from adpsgd_node.daemon.snapshot import Subject
 from adpsgd_node.daemon.task import Tasks
+from adpsgd_node.daemon.terms import terms_of
 from adpsgd_node.daemon.trainer_host import TrainerHost
 from adpsgd_node.daemon.trainer_link import LinkHost, TrainerLink
 from adpsgd_node.daemon.training import Training

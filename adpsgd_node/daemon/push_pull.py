@@ -16,21 +16,19 @@ from adpsgd_node.core.algorithms.a_psgd import shards
 from adpsgd_node.core.membership.member import HOLDING, Member, Phase
 from adpsgd_node.daemon.server import NotFiniteError, ParameterServer
 from adpsgd_node.daemon.server_line import Line, LineOffice, Reserve
-from adpsgd_node.daemon.settings import AlgorithmName, NodeConfig
+from adpsgd_node.daemon.settings import AlgorithmName
 from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.daemon.watch import Watch
 from adpsgd_node.errors import AdpsgdError, PeerLostError
 from adpsgd_node.ids import NodeId
 from adpsgd_node.net.transport import Transport
 from adpsgd_node.plane import Command, Plane
-from adpsgd_node.setting import choice
 from adpsgd_node.telemetry.log import EventLog
-from adpsgd_node.wire.limits import MAX_DETAIL_LENGTH
 
 if TYPE_CHECKING:
     from adpsgd_node.daemon.node import Node
 
-__all__ = ["PushPull", "Workplace", "parts_of", "terms_of"]
+__all__ = ["PushPull", "Workplace", "parts_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +48,6 @@ class Workplace:
     watch: Watch
     """Notified when membership has changed."""
     tasks: Tasks
-
-
-def terms_of(config: NodeConfig) -> str:
-    """Say how a run is trained, as all its nodes must: shown to people, and compared when a node asks for the model."""
-    servers = f" --servers {','.join(config.servers)}" if config.servers else ""
-    return f"--algorithm {choice(config.algorithm)}{servers}"[:MAX_DETAIL_LENGTH]
 
 
 def parts_of(node: Node, transport: Transport, rng: random.Random) -> tuple[ParameterServer | None, PushPull | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from adpsgd_node.core.membership.member import MemberState, Phase
 from support.node_process import NodeProcess, Nodes, phase_of, trainer
 
@@ -49,13 +51,21 @@ async def test_a_node_with_another_chunk_size_is_refused(nodes: Nodes) -> None:
     await _goes_on(first)
 
 
-async def test_a_node_with_another_algorithm_is_refused_and_told_which_the_run_has(nodes: Nodes) -> None:
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--algorithm=d-psgd"], "--algorithm d-psgd"),
+        (["--acceleration", "--rate-correction=10"], "--algorithm ad-psgd --acceleration --rate-correction 10"),
+    ],
+)
+async def test_a_node_that_would_train_otherwise_is_refused_and_told_how_the_run_does(
+    nodes: Nodes, options: list[str], said: str
+) -> None:
     first = await _founder(nodes)
     address = (await first.status()).self_member.address
-    second = nodes.start("n1", "--algorithm=d-psgd", seeds=[address])
+    second = nodes.start("n1", *options, seeds=[address])
     assert await second.ended() == RUN_MISMATCH
-    assert "it runs --algorithm ad-psgd, and --algorithm d-psgd came" in second.last_error()
-    assert "--algorithm" in second.last_error()
+    assert f"it runs --algorithm ad-psgd, and {said} came" in second.last_error()
     await first.sees("n1", MemberState.LEFT)
     await _goes_on(first)
 
