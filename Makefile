@@ -23,18 +23,26 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/adpsgd-node demo
 
-# All tests but the slow ones. Those that start no nodes share the processors; the others run one at a time.
-ALONE := tests/chaos tests/integration
-SHARED := $(filter-out $(ALONE) tests/__pycache__ tests/support tests/transcripts,$(wildcard tests/*))
-SHARING := -n auto --maxprocesses=8
+# Tests that start nodes run one at a time, and mostly wait. Meanwhile those that start none have what is left of the
+# processors; what they print comes last.
+WITH_NODES := tests/chaos tests/integration
+WITHOUT := $(filter-out $(WITH_NODES) tests/__pycache__ tests/support tests/transcripts,$(wildcard tests/*))
+define run_tests
+	@mkdir -p build
+	@nice -n 19 $(BIN)/python -m pytest $(1) -n auto --maxprocesses=8 $(WITHOUT) >build/tests-without-nodes.log 2>&1 & \
+	others=$$!; \
+	$(BIN)/python -m pytest $(1) $(WITH_NODES); with_nodes=$$?; \
+	wait $$others; without=$$?; \
+	cat build/tests-without-nodes.log; \
+	exit $$((with_nodes || without))
+endef
 
+# All tests but the slow ones.
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" $(SHARING) $(SHARED)
-	$(BIN)/python -m pytest -m "not slow" $(ALONE)
+	$(call run_tests,-m "not slow")
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest $(SHARING) $(SHARED)
-	$(BIN)/python -m pytest $(ALONE)
+	$(call run_tests)
 
 # Hurt NODES real nodes at random for MINUTES while they train; SEED replays a run. As root each has a host of its own,
 # else links cannot be cut. Progress goes to stderr; the last line of stdout is the result as one JSON object.

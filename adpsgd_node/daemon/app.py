@@ -290,7 +290,17 @@ class App:
             await self._linger()
         elif ended is not None and ended.succeeded:
             self._log.warning("the script ended without node.finish(): no agreed model was written")
+        if self._config.target.stay and (ended is None or ended.succeeded):
+            await self._stay()
         return ended.exit_code if ended is not None else 0
+
+    async def _stay(self) -> None:
+        """Serve status, metrics and the model until told to stop. Raises what ends the node before."""
+        node = self._node
+        self._log.info("the run is over here; stays until told to stop (--stay)")
+        await node.watch.until(lambda: self._stop.asked or node.fatal is not None or self._defect is not None)
+        if node.fatal is not None:
+            raise node.fatal
 
     async def _tell_starter(self, error: AdpsgdError) -> None:
         """Have the script that started this daemon raise what ended it; a script of our own is simply stopped."""

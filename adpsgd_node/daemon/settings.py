@@ -248,6 +248,8 @@ class TargetConfig:
     """Relative consensus distance below which two models count as equal."""
     finish_timeout_s: float = 60.0
     """Seconds to wait at the end for the models to agree; then each node writes what it has, and says so."""
+    stay: bool = False
+    """Stay when the script has ended well, and serve status, metrics and the model, until told to stop."""
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.samples is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import statistics
 
 import pytest
@@ -41,6 +42,25 @@ async def test_five_nodes_train_together_and_write_the_same_model(nodes: Nodes) 
     )
     assert [entry.member.name for entry in status.members] == names
     await _finish_alike(group)
+
+
+async def test_nodes_that_stay_serve_the_model_when_the_run_is_over_until_they_are_told_to_stop(nodes: Nodes) -> None:
+    group = await nodes.start_together("n0", "n1", options=["--epochs=2", "--stay"])
+    for node in group:
+        await node.wait_for(lambda s: s.self_member.phase is Phase.FINISHED, "the end of the run")
+        await node.until(lambda node=node: "stays until told to stop" in node.text(), "staying")
+    seed = (await group[0].status()).self_member.address
+    late = nodes.start("late", "--epochs=2", seeds=[seed])
+    assert await late.ended() == 0, late.text()
+    (joined,) = late.events("joined")
+    assert joined["adopted"]
+    assert not late.events("step"), "the run was over"
+    for node in group:
+        assert node.process.poll() is None, "it did not stay"
+        node.signal(signal.SIGTERM)
+        assert await node.ended() == 0, node.text()
+    first, *others = (read_tensors(node.model)["weight"] for node in (*group, late))
+    assert all(relative_distance(first, other) <= TOLERANCE for other in others)
 
 
 async def test_a_late_joiner_starts_from_the_model_of_the_others(nodes: Nodes) -> None:
