@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 PROTOS := $(wildcard proto/adpsgd_node/wire/v1/*.proto)
 PROTOC := $(BIN)/python -m grpc_tools.protoc -Iproto
 
-.PHONY: setup demo test test-all chaos check proto proto-check bench docs clean
+.PHONY: setup demo test test-all chaos check check-manifests proto proto-check bench docs clean
 
 # Install this project, editable, with every dependency at its tested version.
 setup: $(STAMP)
@@ -58,6 +58,11 @@ check: $(STAMP) build/types/adpsgd_cli
 	MYPYPATH=build/types $(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) --no-print-directory proto-check
+	$(MAKE) --no-print-directory check-manifests
+
+# What Kubernetes and the container build are given: strict schemas of two versions, policies, the Dockerfile's linter.
+check-manifests:
+	PYTHON=$(PYTHON) k8s/check
 
 # mypy finds packages by folder name; the folder cli/ installs as adpsgd_cli.
 build/types/adpsgd_cli:
