@@ -51,6 +51,10 @@ BLOCK_BYTES = 1024
 RANGES = 10
 """Parts of the text that stand for labels."""
 
+HEADS = 4
+MAX_WIDTH = 1024
+MAX_DEPTH = 24
+
 MAX_TRAIN_BYTES = 1_500_000
 MAX_TEST_BYTES = 128 * 1024
 HELD_OUT_EVERY = 10
@@ -95,9 +99,9 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Predict the next byte at every place of a window; about 640,000 parameters as built here."""
+    """Predict the next byte at every place of a window; about 640,000 parameters unless told otherwise."""
 
-    def __init__(self, width: int = 128, heads: int = 4, depth: int = 3) -> None:
+    def __init__(self, width: int = 128, heads: int = HEADS, depth: int = 3) -> None:
         super().__init__()
         self.embed = nn.Embedding(VOCABULARY, width)
         self.place = nn.Parameter(torch.randn(CONTEXT, width) * 0.02)
@@ -183,6 +187,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--lr", type=float, default=2e-3, help="peak learning rate of every node, whatever their number"
     )
+    parser.add_argument("--width", type=int, default=128, help="channels of the model; a multiple of its 4 heads")
+    parser.add_argument("--depth", type=int, default=3, help="blocks of the model")
     parser.add_argument("--epochs", type=float, default=1, help="global epochs, where `up` was given no target")
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights; must be the same on all nodes")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
@@ -192,6 +198,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     options.sharding = sharding_of(parser, options)
     if not 1 <= options.batch_size <= 1024:
         parser.error(f"--batch-size {options.batch_size}: give a number from 1 to 1024")
+    if options.width % HEADS or not HEADS <= options.width <= MAX_WIDTH:
+        parser.error(f"--width {options.width}: give a multiple of {HEADS}, up to {MAX_WIDTH}")
+    if not 1 <= options.depth <= MAX_DEPTH:
+        parser.error(f"--depth {options.depth}: give a number from 1 to {MAX_DEPTH}")
     return options
 
 
@@ -202,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     train, test = load_text(options.text)
     blocks = own_blocks(train, options.sharding, options.seed)
     torch.manual_seed(options.seed)
-    model = Transformer()
+    model = Transformer(options.width, depth=options.depth)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, betas=(0.9, 0.95), weight_decay=0.1)
 
     # An epoch is as many windows as lie side by side in the text.

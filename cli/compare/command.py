@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -55,6 +56,10 @@ def compare(
             help="Peak learning rate of each node, in all rows or by algorithm. [default: the task's own]",
         ),
     ] = "",
+    task_options: Annotated[
+        str,
+        typer.Option("--task-options", metavar="OPTIONS", help="Further options of the task: '--width 64 --depth 2'."),
+    ] = "",
     topology: Annotated[
         str,
         typer.Option("--topology", metavar="complete|ring|exponential|hypercube", help="Graph over the nodes."),
@@ -94,6 +99,7 @@ def compare(
         task=chosen("task", Task, task.replace("_", "-")),
         samples=samples,
         lr=_rates(lr, compared),
+        task_options=_words(task_options),
         topology=chosen("topology", TopologyName, topology),
         shard=shard,
         emulate_step_ms=emulate_step_ms,
@@ -134,6 +140,13 @@ def _rates(text: str, algorithms: Sequence[AlgorithmName]) -> dict[AlgorithmName
         return {chosen("lr", AlgorithmName, name.strip()): float(rate) for name, rate in pairs}
     except ValueError:
         raise SettingError("lr", text, "a rate such as 2e-3, or ad-psgd=4e-3,allreduce=2e-3") from None
+
+
+def _words(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:  # a quotation that does not end
+        raise SettingError("task_options", text, f"options as on a command line ({error})") from None
 
 
 def _whole(key: str, text: str) -> int:

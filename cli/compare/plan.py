@@ -79,6 +79,8 @@ class ComparePlan:
     """Of all nodes together, the same in every run."""
     lr: Mapping[AlgorithmName, float] = field(default_factory=dict)
     """Peak learning rate of every node under these algorithms; under the others it is the task's own."""
+    task_options: tuple[str, ...] = ()
+    """Further options of the task's script, in all rows; it refuses those that it does not know."""
     topology: TopologyName = TopologyName.COMPLETE
     shard: str = "global"
     """How the nodes share the data: global, iid or dirichlet:ALPHA."""
@@ -183,5 +185,6 @@ class ComparePlan:
             options=tuple(options),
             shard=self.shard,
             lr=self.lr.get(case.algorithm),
+            task_options=self.task_options,
             in_samples=True,
         )

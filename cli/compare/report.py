@@ -58,6 +58,7 @@ class Report:
             "topology": choice(plan.topology),
             "samples": plan.samples,
             "shard": plan.shard,
+            "task_options": " ".join(plan.task_options),
             "lr": {choice(algorithm): rate for algorithm, rate in plan.lr.items()},
             "emulate_step_ms": plan.emulate_step_ms,
             "link_mbps": plan.link_mbps,
@@ -77,6 +78,8 @@ class Report:
         titles = "| algorithm | straggler | seed | samples/s | of ideal | final loss | test accuracy | train s | |"
         if plan.slow_links and AlgorithmName.ALLREDUCE in plan.algorithms:
             head += " Links of allreduce, which has sockets of its own, cannot be slowed: it has no such rows."
+        if plan.task_options:
+            head += f" Options of the task: `{' '.join(plan.task_options)}`."
         if plan.lr:
             rates = ", ".join(f"{choice(algorithm)} {rate:g}" for algorithm, rate in plan.lr.items())
             head += f" Peak learning rate of each node: {rates}."

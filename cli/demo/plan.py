@@ -68,6 +68,8 @@ class DemoPlan:
     """How the nodes share the data, as the task's `--shard` takes it."""
     lr: float | None = None
     """Peak learning rate of every node; None: the task's own."""
+    task_options: tuple[str, ...] = ()
+    """Further options of the task's script."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= MAX_NODES:
@@ -92,6 +94,7 @@ class DemoPlan:
         script: tuple[str, ...] = ("-m", self.task.module, "--seed", str(self.seed))
         if self.lr is not None:
             script += ("--lr", f"{self.lr:g}")
+        script += self.task_options
         if self.shard == "global":
             return script
         index = self.names.index(name)

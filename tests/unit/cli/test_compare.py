@@ -99,6 +99,12 @@ def test_rates_are_read_for_all_algorithms_or_for_some(text: str, rates: dict[Al
     assert _rates(text, (AD, ALL)) == rates
 
 
+def test_options_of_the_task_reach_its_script(tmp_path: Path) -> None:
+    plan = ComparePlan(algorithms=(AD,), lr={AD: 4e-3}, task_options=("--width", "64"), output=tmp_path)
+    assert plan.demo(Case(AD, Condition(), 0)).script("node-0")[-4:] == ("--lr", "0.004", "--width", "64")
+    assert "Options of the task: `--width 64`." in Report(plan).markdown()
+
+
 def test_a_step_has_as_many_samples_as_the_tasks_take() -> None:
     assert {Task.DIGITS: digits.parse([]).batch_size, Task.CHAR_LM: char_lm.parse([]).batch_size} == BATCH
 
@@ -139,6 +145,7 @@ def test_unusable_option_is_refused_by_name(options: dict[str, Any], setting: st
         ("--seeds=-1", "seeds = '-1'"),
         ("--algorithms=sgd", "algorithms = 'sgd'"),
         ("--lr=fast", "lr = 'fast'"),
+        ("--task-options='", "task_options = "),
         ("--lr=ad-psgd=1,d-psgd", "lr = 'ad-psgd=1,d-psgd'"),
         ("--lr=sgd=1", "lr = 'sgd'"),
     ],
