@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 PROTOS := $(wildcard proto/adpsgd_node/wire/v1/*.proto)
 PROTOC := $(BIN)/python -m grpc_tools.protoc -Iproto
 
-.PHONY: setup demo test test-all chaos check check-manifests proto proto-check bench docs clean
+.PHONY: setup demo test test-all chaos check check-manifests e2e-kube proto proto-check bench docs clean
 
 # Install this project, editable, with every dependency at its tested version.
 setup: $(STAMP)
@@ -63,6 +63,10 @@ check: $(STAMP) build/types/adpsgd_cli
 # What Kubernetes and the container build are given: strict schemas of two versions, policies, the Dockerfile's linter.
 check-manifests:
 	PYTHON=$(PYTHON) k8s/check
+
+# The dev overlay on the cluster that kubectl points to, which must have the image: deleted pods, scaling, rolling.
+e2e-kube:
+	@$(PYTHON) k8s/e2e.py
 
 # mypy finds packages by folder name; the folder cli/ installs as adpsgd_cli.
 build/types/adpsgd_cli:
