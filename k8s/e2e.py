@@ -178,7 +178,7 @@ def a_pod_is_deleted(result: Status, pod: str) -> None:
         drain_s = time.monotonic() - asked_s
         log.kill()
         told, _ = log.communicate()
-    check(f"it drained in {drain_s:.1f} s", "has left" in told and drain_s < GRACE_S)
+    check(f"it drained in {drain_s:.1f} s", "is ready to leave" in told and drain_s < GRACE_S)
     during = {name: status(name) for name in others}
     wait(f"{pod} trains again", lambda: training(pod))
     new = object_of(pod)

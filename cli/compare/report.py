@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from adpsgd_cli.compare.plan import Case, ComparePlan
@@ -20,6 +21,8 @@ __all__ = ["Report"]
 SIZE_INCHES = (10.0, 12.0)
 DOTS_PER_INCH = 110
 DASHES = ("-", "--", "-.", ":")
+MAX_POINTS = 150
+"""Of one curve."""
 FILES = ("report.md", "report.json", "report.csv", "report.png")
 
 
@@ -119,15 +122,14 @@ def draw(rows: Sequence[Row], histories: dict[Case, Sequence[Line]], path: Path)
 
     figure, (by_samples, by_time, rates) = pyplot.subplots(3, 1, figsize=SIZE_INCHES, layout="constrained")
     for case, history in histories.items():
-        shown = [line for line in history if math.isfinite(line.loss) and line.loss > 0]
-        if shown:
+        if shown := thinned([line for line in history if math.isfinite(line.loss) and line.loss > 0]):
             losses = [line.loss for line in shown]
             style = _style(case, list(histories))
             by_samples.plot([line.samples_total for line in shown], losses, **style)
             by_time.plot([line.elapsed_s for line in shown], losses, **style)
     for axes, title in ((by_samples, "samples of all nodes"), (by_time, "seconds")):
         axes.set_xlabel(title)
-        axes.set_ylabel("training loss")
+        axes.set_ylabel("training loss of node-0, smoothed")
         axes.set_yscale("log")
         axes.grid(alpha=0.3)
         if axes.lines:
@@ -135,6 +137,13 @@ def draw(rows: Sequence[Row], histories: dict[Case, Sequence[Line]], path: Path)
     _bars(rates, rows)
     figure.savefig(path, dpi=DOTS_PER_INCH)
     pyplot.close(figure)
+
+
+def thinned(history: Sequence[Line]) -> list[Line]:
+    """Replace lines that follow each other by their mean, so that at most `MAX_POINTS` are left: batches are noisy."""
+    size = math.ceil(len(history) / MAX_POINTS) or 1
+    groups = [history[start : start + size] for start in range(0, len(history), size)]
+    return [Line(group[-1].elapsed_s, group[-1].samples_total, fmean(line.loss for line in group)) for group in groups]
 
 
 def _style(case: Case, cases: Sequence[Case]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from adpsgd_cli.compare.command import _rates
 from adpsgd_cli.compare.plan import BATCH, Case, ComparePlan, Condition
-from adpsgd_cli.compare.report import Report
+from adpsgd_cli.compare.report import Report, thinned
 from adpsgd_cli.compare.row import Line, judge, read_history
 from adpsgd_cli.demo.cluster import NodeProcess
 from adpsgd_cli.demo.plan import Task
@@ -186,6 +186,16 @@ def test_a_line_that_was_cut_off_is_left_out_and_a_broken_one_is_named(tmp_path:
     path.write_text("nonsense\n" + good)
     with pytest.raises(AdpsgdError, match="line 1"):
         read_history(path)
+
+
+def test_a_curve_has_the_means_of_lines_that_follow_each_other() -> None:
+    history = [Line(float(number), 32 * number, float(number % 2)) for number in range(1, 601)]
+    points = thinned(history)
+    assert len(points) == 150
+    assert all(point.loss == 0.5 for point in points)
+    assert (points[0].samples_total, points[-1].samples_total) == (4 * 32, 600 * 32)
+    assert thinned(history[:7]) == history[:7]
+    assert thinned([]) == []
 
 
 def test_the_report_is_whole_after_each_run(tmp_path: Path) -> None:
