@@ -56,8 +56,7 @@ from adpsgd_node.wire.limits import MAX_PROGRESS_ENTRIES
 
 __all__ = ["Node"]
 
-REGROUP_AFTER_S = 0.01
-"""How long after a quarantine its end is looked for: timers may be a clock tick early."""
+REGROUP_AFTER_S = 0.01  # after a quarantine its end is looked for: timers may be a clock tick early
 
 
 class Node:
