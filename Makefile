@@ -30,7 +30,7 @@ WITHOUT := $(filter-out $(WITH_NODES) tests/__pycache__ tests/support tests/tran
 define run_tests
 	@mkdir -p build
 	@nice -n 19 $(BIN)/python -m pytest $(1) -n auto --maxprocesses=8 $(WITHOUT) >build/tests-without-nodes.log 2>&1 & \
-	others=$$!; \
+	others=$$!; trap 'kill $$others 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
 	$(BIN)/python -m pytest $(1) $(WITH_NODES); with_nodes=$$?; \
 	wait $$others; without=$$?; \
 	cat build/tests-without-nodes.log; \

@@ -17,6 +17,9 @@ __all__ = ["BATCH", "Case", "ComparePlan", "Condition"]
 BATCH = {Task.DIGITS: 32, Task.CHAR_LM: 8}
 """Samples in one step of one node, as the tasks' own defaults say."""
 
+OWN_TASK_OPTIONS = ("--seed", "--lr", "--batch-size", "--shard", "--shards", "--shard-index", "--epochs")
+"""Options of the tasks that the comparison sets itself, or reckons with."""
+
 MAX_FACTOR = 1000.0
 MAX_CASES = 1000
 
@@ -109,6 +112,14 @@ class ComparePlan:
                 raise SettingError("lr", f"{choice(algorithm)}={rate:g}", "only algorithms that are compared")
             if not 0.0 < rate < math.inf:
                 raise SettingError("lr", rate, "a learning rate above 0")
+        for word in self.task_options:
+            flag = word.partition("=")[0]
+            if len(flag) > 2 and any(
+                own.startswith(flag) for own in OWN_TASK_OPTIONS
+            ):  # argparse takes beginnings, too
+                raise SettingError(
+                    "task_options", word, "no option that the comparison gives all rows, or reckons with"
+                )
         if not 1.0 <= self.emulate_step_ms <= 60_000.0:
             raise SettingError("emulate_step_ms", self.emulate_step_ms, "1 to 60000")
         if self.link_mbps < 0:
