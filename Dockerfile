@@ -1,13 +1,15 @@
 # The node as an image: daemon, trainer library and the example tasks, on CPU.
 #
 #   docker build -t adpsgd-node .
-#   docker build -t adpsgd-node --build-arg TORCH_INDEX_URL=<index of PyTorch wheels> .
+#   docker build -t adpsgd-node --build-arg TORCH_INDEX_URL=<index of PyTorch wheels> --build-arg TORCH_VERSION=2.9.1 .
 #
 # Without TORCH_INDEX_URL torch comes from wherever pip is configured to look. Where that index offers only the CUDA build
-# (gigabytes), name PyTorch's index of CPU wheels; name one of its CUDA indexes for a GPU image.
+# (gigabytes), name PyTorch's index of CPU wheels; name one of its CUDA indexes for a GPU image. TORCH_VERSION takes the
+# place of the version in constraints.txt, for an index that lacks it.
 
 FROM python:3.11-slim AS build
 ARG TORCH_INDEX_URL=""
+ARG TORCH_VERSION=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 
@@ -16,7 +18,8 @@ RUN python -m venv --without-pip /opt/adpsgd
 
 # Dependencies first, torch before all: its layer changes only when the pins do.
 COPY constraints.txt ./
-RUN pip --python /opt/adpsgd/bin/python install --compile --constraint constraints.txt \
+RUN if [ -n "$TORCH_VERSION" ]; then sed -i "s/^torch==.*/torch==$TORCH_VERSION/" constraints.txt; fi \
+ && pip --python /opt/adpsgd/bin/python install --compile --constraint constraints.txt \
       ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch
 COPY pyproject.toml ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['examples'], sep='\n')" > requirements.txt \
@@ -30,9 +33,19 @@ RUN pip --python /opt/adpsgd/bin/python install --compile --no-deps . \
 
 
 FROM python:3.11-slim
+ARG REVISION=""
 LABEL org.opencontainers.image.title="adpsgd-node" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.description="Asynchronous decentralized parallel SGD as a peer-to-peer training daemon" \
       org.opencontainers.image.licenses="Apache-2.0"
+
+# As process 1 it passes signals on, and takes in what a killed script's own processes (DataLoader workers) leave behind.
+# No version: Debian keeps one, the patched one, and a pin would break with its next patch.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends tini \
+ && rm -rf /var/lib/apt/lists/*
 
 # A name for the number: torch and others ask the system who they run as.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /runs --shell /usr/sbin/nologin adpsgd \
@@ -57,5 +70,5 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
   CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://%s/healthz' % os.environ.get('ADPSGD_HTTP', '127.0.0.1:8400'), timeout=2)"]
 
-ENTRYPOINT ["adpsgd-node"]
+ENTRYPOINT ["tini", "--", "adpsgd-node"]
 CMD ["up"]

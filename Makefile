@@ -65,8 +65,8 @@ check-manifests:
 	PYTHON=$(PYTHON) k8s/check
 
 # The dev overlay on the cluster that kubectl points to, which must have the image: deleted pods, scaling, rolling.
-e2e-kube:
-	@$(PYTHON) k8s/e2e.py
+e2e-kube: $(STAMP)
+	@PYTHONPATH=tests $(BIN)/python k8s/e2e
 
 # mypy finds packages by folder name; the folder cli/ installs as adpsgd_cli.
 build/types/adpsgd_cli:

@@ -10,124 +10,52 @@ they are.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import os
-import shlex
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
-OVERLAY = Path(__file__).parent / "overlays" / "dev"
-KUBECTL = shlex.split(os.environ.get("KUBECTL", "kubectl"))
-RENDER_FILTER = shlex.split(os.environ.get("RENDER_FILTER", "cat"))
-LABEL = "app.kubernetes.io/name=adpsgd-node"
-SET = "statefulset/adpsgd"
+import ledger
+from kube import (
+    BEGAN_S,
+    KUBECTL,
+    LABEL,
+    OVERLAY,
+    SET,
+    START_LIMIT_S,
+    Failure,
+    Status,
+    apply,
+    check,
+    gone,
+    in_pod,
+    kubectl,
+    names,
+    object_of,
+    pods,
+    raw_from_pod,
+    say,
+    scale,
+    status,
+    together,
+    training,
+    wait,
+)
+from safetensors.torch import load
 
-START_LIMIT_S = 240.0
+from adpsgd_node.tasks import digits
+
 BACK_LIMIT_S = 30.0
 """From the start of a pod's container to a training node."""
 GRACE_S = 60.0
 LEAST_ACCURACY = 0.96
 LEAST_RATE = 0.5
 """Of the step rate before, that the others keep while a pod is away: on one machine they share its processors."""
+ALARM = re.compile(r"member is now (suspect|dead)")
 LONG_RUN = ("ADPSGD_RUN=e2e", "ADPSGD_EPOCHS=100000", "ADPSGD_CHECKPOINT_INTERVAL_S=10")
-
-Status = dict[str, Any]
-
-
-class Failure(Exception):
-    """What should hold does not."""
-
-
-def say(text: str) -> None:
-    print(f"[{time.monotonic() - BEGAN_S:6.1f} s] {text}", file=sys.stderr, flush=True)
-
-
-def kubectl(*words: str, stdin: str | None = None, timeout_s: float = 120.0) -> str:
-    done = subprocess.run(
-        [*KUBECTL, *words], input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
-    )
-    if done.returncode:
-        raise Failure(f"kubectl {' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
-
-
-def wait(what: str, holds: Callable[[], Any], limit_s: float = START_LIMIT_S) -> Any:
-    """Look again and again until `holds()` is true, and return it; what cannot be asked yet does not hold yet."""
-    deadline, last = time.monotonic() + limit_s, ""
-    while time.monotonic() < deadline:
-        try:
-            if found := holds():
-                say(what)
-                return found
-        except (Failure, subprocess.TimeoutExpired) as error:
-            last = f": {error}"
-        time.sleep(0.5)  # between two looks
-    raise Failure(f"not within {limit_s:g} s: {what}{last}")
-
-
-def check(what: str, holds: bool) -> None:
-    if not holds:
-        raise Failure(f"does not hold: {what}")
-    say(what)
-
-
-def apply() -> None:
-    rendered = subprocess.run(["kubectl", "kustomize", str(OVERLAY)], capture_output=True, text=True, check=True).stdout
-    filtered = subprocess.run(RENDER_FILTER, input=rendered, capture_output=True, text=True, check=True).stdout
-    kubectl("apply", "--validate=false", "-f", "-", stdin=filtered)
-
-
-def in_pod(pod: str, *command: str) -> str:
-    return kubectl("exec", pod, "--", *command, timeout_s=30.0)
-
-
-def status(pod: str) -> Status:
-    answer: Status = json.loads(in_pod(pod, "adpsgd-node", "status", "--json"))
-    return answer
-
-
-def object_of(pod: str) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(kubectl("get", "pod", pod, "-o", "json"))
-    return answer
-
-
-def pods() -> list[str]:
-    return kubectl("get", "pods", "-l", LABEL, "-o", "name").replace("pod/", "").split()
-
-
-def names(count: int) -> list[str]:
-    return [f"adpsgd-{number}" for number in range(count)]
-
-
-def training(pod: str) -> Status | None:
-    found = status(pod)
-    return found if found["phase"] == "training" and found["samples_per_s"] else None
-
-
-def together(count: int) -> list[Status] | None:
-    """Return what the first `count` pods say, once all train and each holds exactly these alive."""
-    said = [training(pod) for pod in names(count)]
-    if not all(said):
-        return None
-    for each in said:
-        assert each is not None
-        alive = sorted(member["name"] for member in each["members"] if member["state"] == "alive")
-        if alive != names(count):
-            return None
-    return [each for each in said if each is not None]
-
-
-def scale(count: int) -> None:
-    kubectl("scale", SET, f"--replicas={count}")
-
-
-def gone(*which: str) -> bool:
-    return not set(which).intersection(pods())
 
 
 def first_run(result: Status) -> None:
@@ -139,8 +67,14 @@ def first_run(result: Status) -> None:
     accuracies = [json.loads(in_pod(pod, "cat", "/runs/result.json"))["test_accuracy"] for pod in names(3)]
     result["test_accuracy"] = min(accuracies)
     check(f"test accuracy {min(accuracies)} of every pod's model", min(accuracies) >= LEAST_ACCURACY)
-    size = int(in_pod("adpsgd-0", "stat", "-c", "%s", "/runs/model.safetensors"))
-    check(f"the model has {size} bytes", size > 100_000)
+    file = raw_from_pod("adpsgd-0", "cat", "/runs/model.safetensors")
+    told = in_pod("adpsgd-0", "sha256sum", "/runs/model.safetensors").split()[0]
+    check(f"the model came out whole, {len(file)} bytes", hashlib.sha256(file).hexdigest() == told)
+    model = digits.build_model(0)
+    model.load_state_dict(load(file))
+    _, _, images, labels = digits.load_data()
+    result["retrieved_accuracy"] = round(digits.evaluate(model, images, labels)[0], 4)
+    check(f"here it has {result['retrieved_accuracy']}", result["retrieved_accuracy"] >= LEAST_ACCURACY)
 
 
 def who_it_runs_as() -> None:
@@ -206,20 +140,51 @@ def all_pods_are_deleted(result: Status) -> None:
 
 
 def scaled_up_and_down(result: Status) -> None:
+    """3 -> 5 -> 2 with the mass ledger kept, then none, one after the other, and 5 that hold its files."""
+    scale(0)
+    wait("all have gone", lambda: gone(*names(3)))
+    ledger.record()
+    scale(3)
+    wait("three train together, recorded", lambda: together(3))
     scale(5)
     wait("five train together", lambda: together(5))
     for pod in ("adpsgd-3", "adpsgd-4"):
         check(f"{pod} took its peers' model", "adopted the parameters of a peer" in kubectl("logs", pod))
+    leavers = names(5)[2:]
     scale(2)
-    wait("three have gone", lambda: gone(*names(5)[2:]))
+    wait("three have gone", lambda: gone(*leavers))
     wait("two train together", lambda: together(2))
     for pod in names(2):
         states = {member["name"]: member["state"] for member in status(pod)["members"]}
-        went = {name: states.get(name) for name in names(5)[2:]}
+        went = {name: states.get(name) for name in leavers}
         check(f"{pod} holds those that went: {went}", set(went.values()) == {"left"})
+        alarms = [line for line in kubectl("logs", pod).splitlines() if ALARM.search(line)]
+        check(f"{pod} took nobody for dead {alarms or ''}", not alarms)
+    for left in (1, 0):  # one after the other, so that each can settle
+        scale(left)
+        wait(f"{left} are left", lambda: gone(*names(2)[left:]))  # noqa: B023 - called at once
+    ledger.stop_recording()
+    scale(5)
+    wait("five train together", lambda: together(5))
+    judged = ledger.judge(names(5), set(leavers))
+    say(f"the mass ledger holds: {judged}")
     scale(3)
     wait("three train together", lambda: together(3))
-    result["scaled"] = [3, 5, 2, 3]
+    result.update({"scaled": [3, 5, 2], **judged})
+
+
+def a_volume_is_lost(pod: str) -> None:
+    """Its claim is deleted, as k8s/README.md says: the pod gets an empty volume, and its peers' model."""
+    old = json.loads(kubectl("get", "pvc", f"runs-{pod}", "-o", "json"))["metadata"]["uid"]
+    kubectl("delete", "pvc", f"runs-{pod}", "--wait=false")
+    kubectl("delete", "pod", pod)
+    wait(
+        f"{pod} has a new volume",
+        lambda: json.loads(kubectl("get", "pvc", f"runs-{pod}", "-o", "json"))["metadata"]["uid"] != old,
+    )
+    wait(f"{pod} trains again", lambda: training(pod))
+    check("it took its peers' model", "adopted the parameters of a peer" in kubectl("logs", pod))
+    wait("all train together", lambda: together(3))
 
 
 def rolled(result: Status) -> None:
@@ -285,6 +250,7 @@ def run() -> Status:
     wait("all train together", lambda: together(3))
     all_pods_are_deleted(result)
     scaled_up_and_down(result)
+    a_volume_is_lost("adpsgd-1")
     rolled(result)
     names_come_late()
     return result
@@ -307,8 +273,6 @@ def main() -> int:
     print(json.dumps({**result, "wall_s": round(time.monotonic() - BEGAN_S, 1)}))
     return 0
 
-
-BEGAN_S = time.monotonic()
 
 if __name__ == "__main__":
     sys.exit(main())
