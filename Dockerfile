@@ -13,6 +13,12 @@ ARG TORCH_VERSION=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 
+# Debian keeps one version, the patched one: a pin would break with its next patch.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends tini \
+ && rm -rf /var/lib/apt/lists/*
+
 # The environment has no pip of its own: nothing that builds or installs goes into the final stage.
 RUN python -m venv --without-pip /opt/adpsgd
 
@@ -22,7 +28,7 @@ RUN if [ -n "$TORCH_VERSION" ]; then sed -i "s/^torch==.*/torch==$TORCH_VERSION/
  && pip --python /opt/adpsgd/bin/python install --compile --constraint constraints.txt \
       ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch
 COPY pyproject.toml ./
-RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['examples'], sep='\n')" > requirements.txt \
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['digits'], sep='\n')" > requirements.txt \
  && pip --python /opt/adpsgd/bin/python install --compile --constraint constraints.txt --requirement requirements.txt
 
 COPY LICENSE README.md ./
@@ -40,25 +46,19 @@ LABEL org.opencontainers.image.title="adpsgd-node" \
       org.opencontainers.image.description="Asynchronous decentralized parallel SGD as a peer-to-peer training daemon" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-# As process 1 it passes signals on, and takes in what a killed script's own processes (DataLoader workers) leave behind.
-# No version: Debian keeps one, the patched one, and a pin would break with its next patch.
-# hadolint ignore=DL3008
-RUN apt-get update \
- && apt-get install --yes --no-install-recommends tini \
- && rm -rf /var/lib/apt/lists/*
-
 # A name for the number: torch and others ask the system who they run as.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /runs --shell /usr/sbin/nologin adpsgd \
  && install -d -o 10001 -g 10001 -m 0750 /runs
 
+# As process 1 it passes signals on, and takes in what a killed script's own processes (DataLoader workers) leave behind.
+COPY --from=build /usr/bin/tini-static /usr/bin/tini
 COPY --from=build /opt/adpsgd /opt/adpsgd
 
 # The bytecode is compiled above; a read-only root could not keep it anyway.
 ENV PATH=/opt/adpsgd/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    HOME=/runs \
-    MPLCONFIGDIR=/tmp/matplotlib
+    HOME=/runs
 
 USER 10001:10001
 WORKDIR /runs
