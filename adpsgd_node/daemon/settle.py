@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from adpsgd_node.core.exchange.frame import Settle
 from adpsgd_node.core.exchange.outcome import SettleEnd
-from adpsgd_node.core.exchange.retry import DEAD_RETRY_S, SETTLE_TIMEOUT_S, SettleRetry
+from adpsgd_node.core.exchange.retry import DEAD_RETRY_S, SettleRetry
 from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.daemon.watch import Watch
-from adpsgd_node.errors import TransportError, WireError
+from adpsgd_node.errors import DeadlineError, TransportError, WireError
 from adpsgd_node.ids import Address, NodeId, RunId
 from adpsgd_node.net.transport import Method, Transport
 from adpsgd_node.telemetry.log import EventLog
@@ -81,19 +81,21 @@ class Settling:
         while peer in self.peers:
             address = self._address_of(peer)
             if address is None:
-                if retry.hopeless(loop.time()):
+                if retry.dead(loop.time()):
                     self.forget(peer)
                 await asyncio.sleep(DEAD_RETRY_S)  # it may only be frozen, and come back
                 continue
             retry.alive(loop.time())
             try:
                 answer = await self._transport.call(
-                    address, Method.SETTLE, encode_settle(settle), timeout_s=SETTLE_TIMEOUT_S
+                    address, Method.SETTLE, encode_settle(settle), timeout_s=retry.timeout_s
                 )
                 outcome = SettleEnd.of(decode_settled(answer).outcome)
             except (TransportError, WireError) as error:
                 if isinstance(error, WireError):
                     self._log.warning("a peer's answer cannot be read; it is asked again", peer=peer, error=str(error))
+                elif isinstance(error, DeadlineError):
+                    retry.timed_out()
                 await asyncio.sleep(retry.unanswered())  # what it applied is still unknown: asked again
                 continue
             if peer in self.peers:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from adpsgd_node.core.exchange.frame import Settle, Settled
 from adpsgd_node.core.exchange.outcome import SettleEnd
-from adpsgd_node.core.exchange.retry import DEAD_RETRY_S, SETTLE_TIMEOUT_S, SettleRetry
+from adpsgd_node.core.exchange.retry import DEAD_RETRY_S, SettleRetry
 from adpsgd_node.ids import Address, NodeId
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Settling:
             return
         address = self._address_of(peer)
         if address is None:
-            if retry.hopeless(self._node.now):
+            if retry.dead(self._node.now):
                 self.forget(peer)
             self._node.process.after(DEAD_RETRY_S, self._try, settle, retry)
             return
@@ -57,9 +57,10 @@ class Settling:
             if answer is not None:
                 self._end(peer, SettleEnd.of(answer.outcome))
                 return
+            retry.timed_out()
             self._node.process.after(retry.unanswered(), self._try, settle, retry)
 
-        self._node.transport.call(self._node.process, address, settle, SETTLE_TIMEOUT_S, answered)
+        self._node.transport.call(self._node.process, address, settle, retry.timeout_s, answered)
 
     def _end(self, peer: NodeId, end: SettleEnd) -> None:
         if peer in self.peers:

@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 
 import ledger
 from kube import (
@@ -150,7 +150,7 @@ def scaled_up_and_down(result: Status) -> None:
     wait("five train together", lambda: together(5))
     for pod in ("adpsgd-3", "adpsgd-4"):
         check(f"{pod} took its peers' model", "adopted the parameters of a peer" in kubectl("logs", pod))
-    leavers = names(5)[2:]
+    leavers, asked = names(5)[2:], datetime.now(UTC).isoformat()
     scale(2)
     wait("three have gone", lambda: gone(*leavers))
     wait("two train together", lambda: together(2))
@@ -158,7 +158,7 @@ def scaled_up_and_down(result: Status) -> None:
         states = {member["name"]: member["state"] for member in status(pod)["members"]}
         went = {name: states.get(name) for name in leavers}
         check(f"{pod} holds those that went: {went}", set(went.values()) == {"left"})
-        alarms = [line for line in kubectl("logs", pod).splitlines() if ALARM.search(line)]
+        alarms = [line for line in kubectl("logs", pod, f"--since-time={asked}").splitlines() if ALARM.search(line)]
         check(f"{pod} took nobody for dead {alarms or ''}", not alarms)
     for left in (1, 0):  # one after the other, so that each can settle
         scale(left)

@@ -5,10 +5,11 @@ A responder thought dead may only be frozen, with what it applied still in its m
 
 from __future__ import annotations
 
-__all__ = ["DEAD_RETRY_S", "SETTLE_TIMEOUT_S", "SettleRetry"]
+__all__ = ["DEAD_RETRY_S", "SettleRetry"]
 
-SETTLE_TIMEOUT_S = 3.0
-"""How long one `Settle` may wait for its answer."""
+FIRST_TIMEOUT_S = 3.0
+"""How long the first `Settle` waits for its answer."""
+LARGEST_TIMEOUT_S = 48.0
 FIRST_RETRY_S = 0.1
 LARGEST_RETRY_S = 5.0
 DEAD_LIMIT_S = 3600.0
@@ -21,15 +22,22 @@ class SettleRetry:
     """The pauses of one settling that begins `now`."""
 
     def __init__(self, now: float) -> None:
+        self.timeout_s = FIRST_TIMEOUT_S
+        """How long the next `Settle` may wait for its answer."""
         self._pause_s = FIRST_RETRY_S
         self._seen_at = now
+
+    def timed_out(self) -> None:
+        """Note that no answer came in time: a peer whose answers take longer than that gets through in the end."""
+        self.timeout_s = min(LARGEST_TIMEOUT_S, 2 * self.timeout_s)
 
     def alive(self, now: float) -> None:
         """Note that membership holds the peer live."""
         self._seen_at = now
 
-    def hopeless(self, now: float) -> bool:
-        """Tell whether the peer has been dead for too long."""
+    def dead(self, now: float) -> bool:
+        """Note that membership holds the peer dead; tell whether it has for too long."""
+        self.timeout_s = FIRST_TIMEOUT_S  # what was slow may have been its end
         return now - self._seen_at > DEAD_LIMIT_S
 
     def unanswered(self) -> float:

@@ -14,8 +14,19 @@ def test_pauses_double_up_to_the_longest() -> None:
 
 def test_a_dead_peer_is_waited_for_as_long_as_membership_remembers_it() -> None:
     retry = SettleRetry(now=10.0)
-    assert not retry.hopeless(10.0 + HOUR_S)
-    assert retry.hopeless(10.1 + HOUR_S)
+    assert not retry.dead(10.0 + HOUR_S)
+    assert retry.dead(10.1 + HOUR_S)
     retry.alive(20.0 + HOUR_S)
-    assert not retry.hopeless(20.0 + 2 * HOUR_S)
-    assert retry.hopeless(20.1 + 2 * HOUR_S)
+    assert not retry.dead(20.0 + 2 * HOUR_S)
+    assert retry.dead(20.1 + 2 * HOUR_S)
+
+
+def test_each_answer_that_does_not_come_in_time_doubles_the_time_up_to_the_largest() -> None:
+    retry = SettleRetry(now=0.0)
+    allowed = []
+    for _ in range(6):
+        allowed.append(retry.timeout_s)
+        retry.timed_out()
+    assert allowed == [3.0, 6.0, 12.0, 24.0, 48.0, 48.0]
+    retry.dead(1.0)
+    assert retry.timeout_s == 3.0
