@@ -85,10 +85,12 @@ proto-check: $(STAMP)
 	  || { echo "generated protobuf code is stale: run make proto"; exit 1; }; \
 	echo "generated protobuf code is up to date"
 
-# Measure exchanges against plain sockets and all-reduce, and steps while a peer is stopped or killed; 3 minutes.
+# Measure exchanges against plain sockets and all-reduce, steps while a peer is stopped or killed, and what joining costs
+# the donors; 5 minutes.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/exchange.py --detail
 	$(BIN)/python benchmarks/wait_free.py
+	$(BIN)/python benchmarks/joining.py --donors 1 --compute --width 1024
 
 # There is nothing to build: the documents must only not point at what does not exist.
 docs: $(STAMP)
