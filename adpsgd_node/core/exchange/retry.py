@@ -9,7 +9,7 @@ __all__ = ["DEAD_RETRY_S", "SettleRetry"]
 
 FIRST_TIMEOUT_S = 3.0
 """How long the first `Settle` waits for its answer."""
-LARGEST_TIMEOUT_S = 48.0
+LARGEST_TIMEOUT_S = 12.0
 FIRST_RETRY_S = 0.1
 LARGEST_RETRY_S = 5.0
 DEAD_LIMIT_S = 3600.0
