@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from pathlib import Path
@@ -14,7 +15,7 @@ from adpsgd_node.core.membership.member import Phase
 from adpsgd_node.wire.admin import Status
 from support import lying_node, swelling_digits
 from support.http_page import page
-from support.node_process import NodeProcess, Nodes, relative_distance, trainer
+from support.node_process import NodeProcess, Nodes, node_group, relative_distance, trainer
 
 pytestmark = pytest.mark.slow
 
@@ -23,8 +24,8 @@ DIGITS = ("-m", "adpsgd_node.tasks.digits")
 NAMES = ("n0", "n1", "n2")
 OFFENDER = "n3"
 TOLERANCE = 1e-3
-GOOD_ACCURACY = 0.95
-"""On digits held out; four honest nodes reach 0.98 in the same time."""
+MAX_ACCURACY_LOSS = 0.02
+"""Against the same run without an offender: 7 of the 360 digits held out."""
 GOOD_ERROR = 0.05
 """Relative distance to the true line; an honest run ends far below, and one average with the offender far above it."""
 
@@ -100,6 +101,46 @@ async def test_a_node_whose_values_are_a_hundred_times_too_large_is_quarantined_
     assert await offender.ended() == 0, offender.text()
 
 
+@pytest.fixture(scope="module")
+def honest_accuracy(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """Give the least test accuracy of four nodes of which none offends."""
+
+    async def run() -> float:
+        async with node_group(tmp_path_factory.mktemp("honest")) as nodes:
+            await _learn_digits(nodes)
+            return min([await _test_accuracy(node) for node in nodes.started.values()])
+
+    return asyncio.run(run())
+
+
+async def _learn_digits(nodes: Nodes, script: tuple[str, ...] = DIGITS, lie: str = "") -> list[NodeProcess]:
+    """Start four nodes, of which one may offend; returns the other three."""
+    options = ["--epochs=24", "--checkpoint-interval=0"]
+    first = nodes.start(NAMES[0], *options, script=DIGITS)
+    seed = (await first.up()).self_member.address
+    honest = [first, *(nodes.start(name, *options, seeds=[seed], script=DIGITS) for name in NAMES[1:])]
+    offender = nodes.start(
+        OFFENDER,
+        *options,
+        seeds=[seed],
+        script=script,
+        program=LYING if lie else ("-m", "adpsgd_cli"),
+        environment={lying_node.VARIABLE: lie},
+    )
+    for node in [*honest, offender]:  # torch alone may take a while to load on a busy machine
+        await node.training()
+    return honest
+
+
+async def _test_accuracy(node: NodeProcess) -> float:
+    """Wait for a node's end and read what its model got right of the digits held out."""
+    assert await node.ended() == 0, node.text()
+    result = json.loads((node.folder / "out" / "result.json").read_text())
+    print(node.name, result)
+    return float(result["test_accuracy"])
+
+
+@pytest.mark.timeout(300)  # the first of these also runs the honest nodes
 @pytest.mark.parametrize(
     ("lie", "script", "words"),
     [
@@ -109,28 +150,15 @@ async def test_a_node_whose_values_are_a_hundred_times_too_large_is_quarantined_
     ids=["nan", "a hundred times too large"],
 )
 async def test_test_accuracy_of_the_others_is_unaffected(
-    nodes: Nodes, lie: str, script: tuple[str, ...], words: str
+    nodes: Nodes, honest_accuracy: float, lie: str, script: tuple[str, ...], words: str
 ) -> None:
     """Four nodes learn digits; one offends from a third of the way on."""
-    options = ["--epochs=24", "--checkpoint-interval=0"]
-    first = nodes.start(NAMES[0], *options, script=DIGITS)
-    seed = (await first.up()).self_member.address
-    honest = [first, *(nodes.start(name, *options, seeds=[seed], script=DIGITS) for name in NAMES[1:])]
-    nodes.start(
-        OFFENDER,
-        *options,
-        seeds=[seed],
-        script=script,
-        program=LYING if lie else ("-m", "adpsgd_cli"),
-        environment={lying_node.VARIABLE: lie},
-    )
+    honest = await _learn_digits(nodes, script, lie)
     for node in honest:
         await node.wait_for(lambda status: words in _quarantine(status), f"quarantine for {words}")
-    for node in honest:
-        assert await node.ended() == 0, node.text()
-        result = json.loads((node.folder / "out" / "result.json").read_text())
-        print(node.name, result)
-        assert result["test_accuracy"] >= GOOD_ACCURACY
+    accuracy = min([await _test_accuracy(node) for node in honest])
+    print(f"least test accuracy: {accuracy:.4f}, without an offender {honest_accuracy:.4f}")
+    assert accuracy >= honest_accuracy - MAX_ACCURACY_LOSS
 
 
 async def test_a_node_that_has_mended_is_taken_back_when_its_time_is_over(nodes: Nodes) -> None:

@@ -15,6 +15,10 @@ from adpsgd_node.sim import FaultSchedule, Life, Link, MembershipScenario, Membe
 from adpsgd_node.sim.observer import EXCUSE_S
 
 SEEDS = ("n00", "n01", "n02")
+DETECTION_LIMIT_S = 15.0
+"""Within this all know of a crash, with the `lan` preset."""
+LEAST_SUSPICION_S = 4.0
+"""Never before it: a suspect has this time to refute."""
 
 
 def formed(count: int, *, seed: int, loss: float = 0.0) -> tuple[MembershipSimulation, list[Life]]:
@@ -41,11 +45,11 @@ def test_a_crash_is_known_to_all_within_fifteen_seconds(seed: int) -> None:
     simulation, lives = formed(32, seed=seed)
 
     simulation.crash(lives[7])
-    simulation.clock.run(15.0)
+    simulation.clock.run(DETECTION_LIMIT_S)
 
     [detected_s] = simulation.observer.detections_s()
     assert detected_s is not None, simulation.describe()
-    assert 4.0 <= detected_s <= 15.0, f"seed {seed}"  # never before a suspect had its time to refute
+    assert LEAST_SUSPICION_S <= detected_s <= DETECTION_LIMIT_S, f"seed {seed}"
     assert simulation.converged(), simulation.describe()
 
 
@@ -164,6 +168,23 @@ def test_comparing_tables_finds_what_gossip_lost(sync_interval_s: float, finds_a
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # about 100 s of processor, on a machine that may be busy
+def test_a_thousand_members_hold_nobody_dead_who_lives_and_send_no_more_than_a_hundred_do() -> None:
+    scenarios = [
+        MembershipScenario(members=members, loss=0.05, seconds=600.0, crash=1, seed=0) for members in (1000, 100)
+    ]
+    with ProcessPoolExecutor(len(scenarios), multiprocessing.get_context("spawn")) as workers:
+        large, small = workers.map(MembershipScenario.run, scenarios)
+
+    for report in (large, small):
+        print(report)
+        assert (report.false_deaths, report.undetected, report.converged) == (0, 0, True), report
+        assert report.detection_s_max is not None, report
+        assert LEAST_SUSPICION_S <= report.detection_s_max <= DETECTION_LIMIT_S, report
+    assert large.messages_per_node_s == pytest.approx(small.messages_per_node_s, rel=0.1)
+
+
+@pytest.mark.slow
 def test_four_hundred_members_hold_nobody_dead_who_lives_and_find_five_crashes_in_time() -> None:
     scenarios = [MembershipScenario(members=400, seconds=120.0, crash=5, seed=seed) for seed in range(2)]
     with ProcessPoolExecutor(len(scenarios), multiprocessing.get_context("spawn")) as workers:
@@ -173,7 +194,7 @@ def test_four_hundred_members_hold_nobody_dead_who_lives_and_find_five_crashes_i
         told = f"seed {seed}: {report}"
         assert (report.false_deaths, report.undetected, report.converged) == (0, 0, True), told
         assert report.detection_s_max is not None, told
-        assert report.detection_s_max <= 15.0, told
+        assert report.detection_s_max <= DETECTION_LIMIT_S, told
         assert report.joined_s is not None, told
         assert report.joined_s <= 100.0, told
         assert 3.0 < report.messages_per_node_s < 3.6, told
@@ -207,7 +228,7 @@ def test_a_scenario_measures_messages_detection_and_views() -> None:
     assert report == scenario.run()
     assert (report.undetected, report.converged) == (0, True), report
     assert report.detection_s_max is not None
-    assert 4.0 <= report.detection_s_max <= 30.0, report
+    assert LEAST_SUSPICION_S <= report.detection_s_max <= DETECTION_LIMIT_S, report
     # One probe a second and its ack, and what 5 % loss adds by relays.
     assert 2.0 < report.messages_per_node_s < 5.0, report
 
