@@ -65,6 +65,9 @@ class Cluster:
         self.lives: list[list[Life]] = [[] for _ in self.names]
         self.reasons: list[str] = []
         """Why the run has failed, as far as is known yet."""
+        self.starts_behind = 0
+        """Lives that began with the wall clock behind what it was when the life before them began."""
+        self._clocks_s = [0.0 for _ in self.names]
         self._mark = mark
         self._say = say
         self._output = plan.output.absolute()
@@ -86,15 +89,15 @@ class Cluster:
     def target_samples(self) -> int:
         return int(self.plan.nodes * self.plan.steps_per_s * BATCH * self.plan.train_s)
 
-    def start(self, host: int, *, clock_offset_s: float = 0.0, options: Sequence[str] = ()) -> Life:
-        """Begin a new life of one node; `options` come on top of what all have."""
-        name, number = self.names[host], len(self.lives[host]) + 1
+    def start(self, host: int, *, options: Sequence[str] = ()) -> Life:
+        """Begin a new life of one node, by its clock as it is; `options` come on top of what all have."""
+        name, number, clock_s = self.names[host], len(self.lives[host]) + 1, self._clocks_s[host]
         if self.lives[host] and self.lives[host][-1].exit_code != 0:
             self.lives[host][-1].drop_ledger()  # its memory is gone: nobody's halves are compared with its own
         folder = self._output / name / f"life-{number}"
         folder.mkdir(parents=True)
         log = folder / "node.log"
-        command = [sys.executable, launch.__file__, str(folder), str(clock_offset_s), "up"]
+        command = [sys.executable, launch.__file__, str(folder), str(clock_s), "up"]
         with log.open("wb") as file:
             process = subprocess.Popen(
                 self.hosts.command(host, [*command, *self._options(host), *options, *self._script(folder)]),
@@ -107,8 +110,17 @@ class Cluster:
             )
         socket = runtime_dir({"XDG_RUNTIME_DIR": str(self._runtime)}) / f"{RUN}.{name}.sock"
         life = Life(name, host, number, folder, socket, log, process)
+        life.clock_offset_s = clock_s
+        self.starts_behind += bool(self.lives[host]) and self.lives[host][-1].clock_offset_s > clock_s
         self.lives[host].append(life)
         return life
+
+    def step_clock(self, life: Life, seconds: float) -> float:
+        """Step the wall clock of a running life, and of those that follow it; returns by how much it is wrong now."""
+        self._clocks_s[life.host] += seconds
+        (life.folder / launch.CLOCK_FILE).write_text(str(self._clocks_s[life.host]))
+        life.signal(signal.SIGHUP)
+        return self._clocks_s[life.host]
 
     def _script(self, folder: Path) -> list[str]:
         options = [f"--pace={self._pace}", f"--losses={folder / LOSS_FILE}", f"--batch-size={BATCH}"]

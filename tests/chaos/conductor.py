@@ -16,6 +16,7 @@ from chaos.cluster import ChaosFailure, Cluster
 from chaos.fault import DOWN, LEAST_UP, Fault, FaultKind, Schedule
 from chaos.hosts import Link
 from chaos.life import Life
+from chaos.verdict import ask_reports
 from chaos.view import ask_all
 
 __all__ = ["Conductor", "crossing"]
@@ -30,7 +31,8 @@ ORPHAN_LIMIT_S = 20.0
 """From a daemon's death to the end of its trainer, which notices at its next step."""
 RESET_EVERY_S = 0.3
 LOOK_S = 0.1
-HOUR_S = 3600.0
+CLOCK_ERROR_S = 1.0
+"""By how much two readings of a clock may differ."""
 
 
 class Conductor:
@@ -149,12 +151,6 @@ class Conductor:
         self._say(f"      {life.name} is at {address} now")
         self._start(life.host)
 
-    async def _clock_step(self, fault: Fault) -> None:
-        life = self._life(fault)
-        self._kill(life, fault)
-        await asyncio.sleep(fault.seconds)
-        self._start(life.host, clock_offset_s=-HOUR_S)
-
     async def _terminate(self, fault: Fault) -> None:
         life = self._life(fault)
         await self._end_in_order(life, fault.kind.value)
@@ -183,9 +179,9 @@ class Conductor:
         life.doomed = fault.kind.value
         life.signal(signal.SIGKILL)
 
-    def _start(self, host: int, *, clock_offset_s: float = 0.0) -> None:
+    def _start(self, host: int) -> None:
         began_s = time.monotonic()
-        life = self._cluster.start(host, clock_offset_s=clock_offset_s)
+        life = self._cluster.start(host)
 
         async def train() -> None:
             await self._cluster.training(life, TRAINS_AGAIN_LIMIT_S)
@@ -233,6 +229,22 @@ class Conductor:
                 if life.alive and life.identity is not None:
                     life.signal(signal.SIGUSR1)
             await asyncio.sleep(RESET_EVERY_S)
+
+    async def _clock_step(self, fault: Fault) -> None:
+        """Step the clock under a life that trains: it trains on. The clock stays wrong, also for the node's next lives.
+
+        One of them therefore begins behind the clock by which an earlier one was numbered, or far ahead of it.
+        """
+        life = self._life(fault)
+        before = await self._cluster.training(life, TRAINS_AGAIN_LIMIT_S)
+        offset_s = self._cluster.step_clock(life, fault.clock_s)
+        await asyncio.sleep(fault.seconds)
+        after = await self._cluster.training(life, TRAINS_AGAIN_LIMIT_S, beyond_step=before.step)
+        if after.self_member.id != before.self_member.id:
+            raise ChaosFailure(f"{life} calls itself {after.self_member.id} since its clock was set")
+        report = (await ask_reports([life])).get(life)
+        if report is None or abs(report["clock_offset_s"] - offset_s) > CLOCK_ERROR_S:
+            raise ChaosFailure(f"{life} does not read a clock that is {offset_s:+.0f} s wrong: nothing was tested")
 
     async def _full_disk(self, fault: Fault) -> None:
         life, disk = self._life(fault), self._cluster.disks[fault.nodes[0]]

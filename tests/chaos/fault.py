@@ -11,7 +11,18 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["DOWN", "LEAST_UP", "Fault", "FaultKind", "Schedule", "draw_schedule", "last_storm", "possible_kinds"]
+__all__ = [
+    "CUTTING",
+    "DOWN",
+    "LEAST_ROLLING_S",
+    "LEAST_UP",
+    "Fault",
+    "FaultKind",
+    "Schedule",
+    "draw_schedule",
+    "last_storm",
+    "possible_kinds",
+]
 
 
 class FaultKind(enum.Enum):
@@ -30,7 +41,7 @@ class FaultKind(enum.Enum):
     MOVE = "move"
     """SIGKILL, and a new life under the same name at another address."""
     CLOCK_STEP = "clock_step"
-    """SIGKILL, and a new life whose wall clock is an hour behind."""
+    """The wall clock of the running process goes an hour forth or back, and stays so for its later lives."""
     FULL_DISK = "full_disk"
     """Nothing more can be written to where the node writes."""
     LOSS = "loss"
@@ -52,7 +63,6 @@ DOWN = frozenset(
         FaultKind.STOP_DAEMON,
         FaultKind.TERMINATE,
         FaultKind.MOVE,
-        FaultKind.CLOCK_STEP,
     }
 )
 """Kinds under which the node is not up."""
@@ -68,7 +78,7 @@ SECONDS: dict[FaultKind, tuple[float, float]] = {
     FaultKind.TERMINATE: (0.0, 3.0),
     FaultKind.RESET_STREAMS: (1.0, 5.0),
     FaultKind.MOVE: (0.5, 4.0),
-    FaultKind.CLOCK_STEP: (0.5, 4.0),
+    FaultKind.CLOCK_STEP: (0.5, 4.0),  # until it is seen whether the node trains on; the clock stays wrong
     FaultKind.FULL_DISK: (5.0, 20.0),
     FaultKind.LOSS: (5.0, 15.0),
     FaultKind.ONE_WAY_CUT: (3.0, 15.0),
@@ -84,6 +94,7 @@ WEIGHTS: dict[FaultKind, float] = {
 }
 """How often a kind is drawn, where that is not 1."""
 
+CLOCK_STEP_S = 3600.0
 MAX_ACTIVE = 3
 LEAST_UP = 3
 """Nodes that no fault keeps down, at any moment."""
@@ -110,6 +121,8 @@ class Fault:
     others: tuple[int, ...] = ()
     part: float = 0.0
     """Of the packets that are lost."""
+    clock_s: float = 0.0
+    """By which a wall clock is set forth, or back when it is negative."""
 
     @property
     def end_s(self) -> float:
@@ -121,7 +134,8 @@ class Fault:
         if self.kind is FaultKind.PARTITION:
             towards = towards.replace("to", "from")
         part = f" {self.part:.0%}" if self.part else ""
-        return f"{self.kind.value} {where}{towards}{part} for {self.seconds:.1f} s"
+        clock = f" by {self.clock_s:+.0f} s" if self.clock_s else ""
+        return f"{self.kind.value} {where}{towards}{part}{clock} for {self.seconds:.1f} s"
 
 
 Schedule = tuple[Fault, ...]
@@ -235,5 +249,8 @@ def _draw(drawing: _Drawing, kind: FaultKind, at_s: float) -> Fault:
         case FaultKind.LOSS:
             part = rng.uniform(0.1, 0.6)
             return Fault(kind=kind, at_s=at_s, seconds=lasting, nodes=(names[0],), others=(names[1],), part=part)
+        case FaultKind.CLOCK_STEP:
+            clock_s = rng.choice((-CLOCK_STEP_S, CLOCK_STEP_S))
+            return Fault(kind=kind, at_s=at_s, seconds=lasting, nodes=(names[0],), clock_s=clock_s)
         case _:
             return Fault(kind=kind, at_s=at_s, seconds=lasting, nodes=(names[0],))

@@ -43,6 +43,8 @@ class Life:
         self.doomed = ""
         """Why its end is no surprise."""
         self.stopped = False
+        self.clock_offset_s = 0.0
+        """By how much its wall clock was wrong when it began."""
         self.status: Status | None = None
         """What it said last."""
         self._socket = socket

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from chaos.census import OLD_S, QUIET_S
+
 __all__ = ["BATCH", "ChaosPlan"]
 
 BATCH = 32
 """Samples in one step of one node."""
 
+LONG_MINUTES = 3.0
+"""A run at least this long also has the time to wait for an exchange whose deadline was doubled by a miss."""
 MAX_NODES = 32
 MAX_MINUTES = 24 * 60.0
 
@@ -44,6 +48,11 @@ class ChaosPlan:
     @property
     def fault_s(self) -> float:
         return 60.0 * self.minutes
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds of training after the last fault: what was begun before them and is not over then hangs."""
+        return OLD_S if self.minutes >= LONG_MINUTES else QUIET_S
 
     @property
     def train_s(self) -> float:

@@ -14,7 +14,7 @@ from chaos.fault import FaultKind, draw_schedule, last_storm, possible_kinds
 from chaos.hosts import make_hosts
 from chaos.mark import Mark
 from chaos.plan import ChaosPlan
-from chaos.verdict import Findings, hung_tasks, judge, settle
+from chaos.verdict import Findings, hung_tasks, judge, settle, stuck_tasks
 from chaos.view import agree, ask_all, consensus_distance
 
 __all__ = ["Diary", "run_suite"]
@@ -153,10 +153,14 @@ async def _heal(cluster: Cluster, conductor: Conductor, findings: Findings, diar
     await conductor.recovered()
     diary.say("a last storm: exchanges of all nodes are broken")
     await conductor.carry_out(last_storm(cluster.plan.nodes))
+    storm_end_s = conductor.last_end_s
     findings.unsettled_live += await settle(cluster)
-    findings.hung |= await hung_tasks([life for life in cluster.current if life.alive])
     findings.consensus = consensus_distance(await ask_all(cluster.current))
-    diary.say(f"the models are {findings.consensus:.2e} apart; the nodes train to the target")
+    quiet_s = cluster.plan.quiet_s
+    diary.say(f"the models are {findings.consensus:.2e} apart; {quiet_s:g} s without faults show what hangs")
+    await asyncio.sleep(storm_end_s + quiet_s - time.monotonic())
+    findings.hung |= await stuck_tasks([life for life in cluster.current if life.alive], storm_end_s)
+    diary.say(f"{len(findings.hung)} tasks hang; the nodes train to the target")
     cluster.set_pace(HURT_PART, 1.0, cluster.plan.tail_s)
 
 

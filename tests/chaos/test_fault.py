@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from chaos.fault import CUTTING, DOWN, LEAST_UP, MAX_ACTIVE, Fault, FaultKind, Schedule, draw_schedule, possible_kinds
+from chaos.fault import (
+    CLOCK_STEP_S,
+    CUTTING,
+    DOWN,
+    LEAST_UP,
+    MAX_ACTIVE,
+    Fault,
+    FaultKind,
+    Schedule,
+    draw_schedule,
+    possible_kinds,
+)
 
 ALL = possible_kinds(can_cut=True, can_lose=True)
 SEEDS = range(20)
@@ -63,3 +74,9 @@ def test_a_partition_is_between_two_groups_that_are_all_nodes() -> None:
     assert partitions
     for fault in partitions:
         assert sorted([*fault.nodes, *fault.others]) == list(range(6))
+
+
+def test_clocks_are_stepped_forth_and_back_and_nothing_else_steps_them() -> None:
+    faults = [fault for seed in SEEDS for fault in draw_schedule(seed, 6, 300, ALL)]
+    assert {f.clock_s for f in faults if f.kind is FaultKind.CLOCK_STEP} == {-CLOCK_STEP_S, CLOCK_STEP_S}
+    assert {f.clock_s for f in faults if f.kind is not FaultKind.CLOCK_STEP} == {0.0}

@@ -105,3 +105,23 @@ def test_an_old_task_hangs_unless_it_is_meant_to_last() -> None:
             task.cancel()
 
     run_virtual(main())
+
+
+def test_a_task_that_only_the_end_has_cancelled_is_told_and_a_settling_counts_once_nothing_hurts() -> None:
+    async def main() -> None:
+        census, loop = Census(), asyncio.get_running_loop()
+        census.install(loop)
+        names = ("exchange with b", "settle exchange 1 with b", "loop lag")
+        tasks = [asyncio.create_task(asyncio.sleep(1000.0), name=name) for name in names]
+        await asyncio.sleep(OLD_S + 1.0)
+        assert [hung for hung in census.hung(loop) if hung.endswith("(sleep), 76 s old")] == [
+            "exchange with b (sleep), 76 s old"
+        ]
+        begun = {task for task in census.begun_s(loop) if task.endswith("(sleep)")}
+        assert begun == {"exchange with b (sleep)", "settle exchange 1 with b (sleep)"}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert census.late() == ["exchange with b (sleep), ended 76 s old"]
+
+    run_virtual(main())

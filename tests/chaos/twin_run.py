@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from adpsgd_node.daemon.boot import BootFile
 from adpsgd_node.ids import Address
 from adpsgd_node.net.fault import LinkFault
 from adpsgd_node.net.memory import MemoryNetwork
-from chaos.census import Census
+from chaos.census import QUIET_S, Census
 from chaos.conductor import crossing
 from chaos.fault import DOWN, LEAST_UP, Fault, FaultKind, Schedule, last_storm
 from chaos.hosts import Link
@@ -28,8 +29,12 @@ from support.exact_view import exact_view
 
 __all__ = ["TWIN_KINDS", "TwinResult", "run_twins"]
 
-TWIN_KINDS = tuple(kind for kind in FaultKind if kind not in (FaultKind.FULL_DISK, FaultKind.ROLLING_RESTART))
-"""A disk that is full and a restart of all are tested with real processes; all else has its like in memory."""
+TWIN_KINDS = tuple(kind for kind in FaultKind if kind is not FaultKind.FULL_DISK)
+"""A full disk is tested with real processes alone: twins write to no disk but a boot number. All else has its like in
+memory."""
+
+TWIN_DOWN = DOWN | {FaultKind.CLOCK_STEP}
+"""All that a node in memory reads of the wall clock is its next life's number: a step of it begins one at once."""
 
 SEEDS = 3
 LOOK_S = 0.05
@@ -38,18 +43,21 @@ TRAINS_AGAIN_LIMIT_S = 60.0
 VIEW_LIMIT_S = 10.0
 SETTLE_LIMIT_S = 20.0
 FINISH_LIMIT_S = 120.0
-HUNG_S = 60.0
 MAIN_TASK = "twin run"
 RESET_EVERY_S = 0.3
 BASE = LinkFault(delay_min_s=0.002, delay_max_s=0.02, stream_reset=0.002)
 """Every link delays, and breaks one stream or another in mid-exchange."""
 
 
-class BehindClock(BootFile):
-    """Boot numbers of a node whose clock was set far back."""
+class WrongClockBoots(BootFile):
+    """Boot numbers of a node whose clock is wrong."""
+
+    def __init__(self, folder: Path, offset_s: float) -> None:
+        super().__init__(folder)
+        self._offset_ms = int(offset_s * 1000)
 
     def next(self) -> int:
-        boot = self._last() + 1
+        boot = max(time.time_ns() // 1_000_000 + self._offset_ms, self._last() + 1)
         self.note(boot)
         return boot
 
@@ -85,6 +93,7 @@ class TwinRun:
         self._held = [asyncio.Lock() for _ in self._names]
         self._links = asyncio.Lock()
         self._cut: set[Link] = set()
+        self._clocks_s = [0.0 for _ in self._names]
         self._census = Census()
         self._moves = 0
 
@@ -104,10 +113,11 @@ class TwinRun:
         self._judge()
         return self.result
 
-    async def _begin(self, host: int, boots: BootFile | None = None) -> Twin:
+    async def _begin(self, host: int) -> Twin:
         self.result.lives += 1
-        seeds = self._addresses[:SEEDS]
-        return await Twin.start(self._world, self._names[host], self._addresses[host], seeds, boots)
+        name, seeds = self._names[host], self._addresses[:SEEDS]
+        boots = WrongClockBoots(self._world.folder / name, self._clocks_s[host])
+        return await Twin.start(self._world, name, self._addresses[host], seeds, boots)
 
     async def _until(self, holds: Callable[[], object], limit_s: float, what: str | Callable[[], str]) -> bool:
         """Wait in virtual time; what does not come is noted as a problem."""
@@ -129,7 +139,7 @@ class TwinRun:
         for lock in locks:
             await lock.acquire()
         try:
-            if fault.kind in DOWN:
+            if fault.kind in TWIN_DOWN:
                 await self._until(lambda: self._others_train(fault), TRAINS_AGAIN_LIMIT_S, f"others than {fault.nodes}")
             await self._carrier(fault)(fault)
             self.result.faults[fault.kind.value] += 1
@@ -146,6 +156,8 @@ class TwinRun:
                 return self._kill
             case FaultKind.TERMINATE:
                 return self._terminate
+            case FaultKind.ROLLING_RESTART:
+                return self._roll
             case FaultKind.KILL_TRAINER:
                 return lambda fault: self._twins[fault.nodes[0]].kill_trainer()
             case FaultKind.STOP_TRAINER:
@@ -167,15 +179,12 @@ class TwinRun:
 
     async def _kill(self, fault: Fault) -> None:
         host = fault.nodes[0]
-        before = self._twins[host]
-        await before.kill()
+        await self._twins[host].kill()
         await asyncio.sleep(fault.seconds)
-        boots = None
         if fault.kind is FaultKind.MOVE:
             self._move(host)
-        if fault.kind is FaultKind.CLOCK_STEP:
-            boots = BehindClock(self._world.folder / before.name)
-        await self._again(host, boots)
+        self._clocks_s[host] += fault.clock_s
+        await self._again(host)
 
     def _move(self, host: int) -> None:
         with self._healed():
@@ -188,8 +197,14 @@ class TwinRun:
         await asyncio.sleep(fault.seconds)
         await self._again(host)
 
-    async def _again(self, host: int, boots: BootFile | None = None) -> None:
-        self._twins[host] = twin = await self._begin(host, boots)
+    async def _roll(self, fault: Fault) -> None:
+        for host in fault.nodes:
+            left_open = await self._twins[host].terminate()
+            self.result.problems += [f"{self._twins[host].identity} left with {what}" for what in left_open]
+            await self._again(host)
+
+    async def _again(self, host: int) -> None:
+        self._twins[host] = twin = await self._begin(host)
         await self._until(lambda: twin.training, TRAINS_AGAIN_LIMIT_S, f"{twin.identity} to train")
 
     async def _stop_trainer(self, fault: Fault) -> None:
@@ -253,9 +268,16 @@ class TwinRun:
         )
         self.result.converge_s = loop.time() - healed
         await self._reset(last_storm(len(self._twins)))
+        over = loop.time()
         await self._until(lambda: not self._unsettled(), SETTLE_LIMIT_S, "settlings between living nodes")
         self.result.problems += [f"still unsettled: {pair}" for pair in self._unsettled()]
-        self.result.problems += [f"hung: {task}" for task in self._census.hung(loop, HUNG_S) if not _of_suite(task)]
+        await asyncio.sleep(over + QUIET_S - loop.time())
+        self.result.problems += [f"hung: {task}" for task in self._stuck(over)]
+
+    def _stuck(self, since: float) -> list[str]:
+        """Describe the nodes' tasks that were begun before `since`, after which nothing has hurt any node."""
+        begun = self._census.begun_s(asyncio.get_running_loop())
+        return sorted(f"{task} since {s:.0f} s" for task, s in begun.items() if s < since and not _of_suite(task))
 
     def _unsettled(self) -> list[str]:
         living = {twin.identity for twin in self._twins}
@@ -299,7 +321,7 @@ class TwinRun:
 def run_twins(schedule: Schedule, count: int, seed: int, seconds: float, folder: Path) -> TwinResult:
     """Run one schedule in virtual time."""
     network = MemoryNetwork(seed, keepalive_s=5.0)
-    world = TwinWorld(network, folder, target_samples=int(count * BATCH * (seconds + 30) / STEP_S))
+    world = TwinWorld(network, folder, target_samples=int(count * BATCH * (seconds + 30 + QUIET_S) / STEP_S))
 
     def made(recorder: Recorder) -> None:
         world.recorders[recorder.identity] = recorder
@@ -320,4 +342,4 @@ def run_twins(schedule: Schedule, count: int, seed: int, seconds: float, folder:
 
 
 def _of_suite(task: str) -> bool:
-    return task.startswith(("trainer of", MAIN_TASK, "fault "))
+    return task.startswith(("trainer of", MAIN_TASK))

@@ -19,7 +19,7 @@ from chaos.cluster import Cluster
 from chaos.ledger import pair_drift, read_ledgers, total_drift
 from chaos.life import Life
 
-__all__ = ["MAX_DRIFT", "Findings", "hung_tasks", "judge", "settle"]
+__all__ = ["MAX_DRIFT", "Findings", "ask_reports", "hung_tasks", "judge", "settle", "stuck_tasks"]
 
 MAX_DRIFT = 1e-5
 """Largest relative error of the mass ledger."""
@@ -57,9 +57,10 @@ async def settle(cluster: Cluster) -> list[str]:
 
 async def unsettled(cluster: Cluster) -> list[str]:
     """Say who has a broken exchange with a life that still lives, not yet settled."""
-    living = {life.identity for life in cluster.current if life.alive}
-    reports = await ask_reports([life for life in cluster.current if life.alive])
-    return _unsettled_among(reports, living)
+    lives = [life for life in cluster.current if life.alive]
+    reports = await ask_reports(lives)
+    silent = [f"{life}, which does not say" for life in lives if life not in reports]
+    return silent + _unsettled_among(list(reports.values()), {life.identity for life in lives})
 
 
 def _unsettled_among(reports: Sequence[dict[str, Any]], living: set[NodeId | None]) -> list[str]:
@@ -73,22 +74,34 @@ def _unsettled_among(reports: Sequence[dict[str, Any]], living: set[NodeId | Non
 
 async def hung_tasks(lives: Sequence[Life]) -> set[str]:
     """Ask living nodes for tasks that should have ended long ago."""
+    return {f"{life}: {task}" for life, report in (await ask_reports(lives)).items() for task in report["hung"]}
+
+
+async def stuck_tasks(lives: Sequence[Life], since_s: float) -> set[str]:
+    """Ask nodes that nothing hurts any more for the tasks they began before `since_s` (monotonic) and have not ended.
+
+    Settlings too: no peer is dead any more. A node that does not say hangs itself.
+    """
     reports = await ask_reports(lives)
-    return {f"{report['name']}@{report['boot']}: {task}" for report in reports for task in report["hung"]}
+    stuck = {f"{life} itself: it writes no report" for life in lives if life not in reports}
+    for life, report in reports.items():
+        old = {task: since_s - began_s for task, began_s in report["begun_s"].items() if began_s < since_s}
+        stuck |= {f"{life}: {task}, begun {age_s:.0f} s before the last fault's end" for task, age_s in old.items()}
+    return stuck
 
 
-async def ask_reports(lives: Sequence[Life]) -> list[dict[str, Any]]:
+async def ask_reports(lives: Sequence[Life]) -> dict[Life, dict[str, Any]]:
     """Have these lives write fresh reports, and read them; one that does not in time is left out."""
     asked = [(life, life.report().get("number", 0)) for life in lives if life.identity is not None and not life.stopped]
     for life, _ in asked:
         life.signal(signal.SIGUSR2)
     deadline = time.monotonic() + REPORT_LIMIT_S
-    fresh: list[dict[str, Any]] = []
+    fresh: dict[Life, dict[str, Any]] = {}
     for life, before in asked:
         while time.monotonic() < deadline and life.alive:
             report = life.report()
             if report.get("number", 0) > before:
-                fresh.append(report)
+                fresh[life] = report
                 break
             await asyncio.sleep(LOOK_S)
     return fresh
@@ -101,6 +114,7 @@ def judge(cluster: Cluster, findings: Findings, counts: Counter[str]) -> dict[st
     drift = _mass_drift(cluster, survivors, reports)
     unsettled_live, unsettled_dead = _unsettled_at_end(survivors, reports)
     findings.unsettled_live += unsettled_live
+    findings.hung |= _late_tasks(cluster)
     accuracy, distance = _model(cluster, survivors)
     result = {
         "mass_drift_relative": drift,
@@ -117,6 +131,7 @@ def judge(cluster: Cluster, findings: Findings, counts: Counter[str]) -> dict[st
         "hosts": cluster.hosts.kind,
         "fault_counts": dict(sorted(counts.items())),
         "lives": len(cluster.all_lives),
+        "lives_with_clock_behind": cluster.starts_behind,
         "survivors": len(survivors),
         "converge_s": None if findings.converge_s is None else round(findings.converge_s, 2),
         "unsettled_with_dead_peers": unsettled_dead,
@@ -207,6 +222,12 @@ def _unsettled_at_end(survivors: Sequence[Life], reports: Sequence[dict[str, Any
     entries = sum(len(report.get("unsettled", ())) for report in reports)
     gone = _sum(reports, "settled")
     return live, entries - len(live) + gone.get("abandoned", 0) + gone.get("evicted", 0)
+
+
+def _late_tasks(cluster: Cluster) -> set[str]:
+    """Return what hung until it was cancelled at the end of the lives that ended in order, whenever that was."""
+    reports = {life: life.report() for life in cluster.all_lives if life.exit_code == 0}
+    return {f"{life}: {task}" for life, report in reports.items() if report.get("final") for task in report["hung"]}
 
 
 def _model(cluster: Cluster, survivors: Sequence[Life]) -> tuple[float, float]:
