@@ -6,7 +6,7 @@ import gc
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,7 +75,12 @@ def faults(
     ] = 0.05,
     seed: Annotated[int | None, typer.Option("--seed", metavar="INT", help="Simulate this one seed only.")] = None,
     trace: Annotated[
-        Path | None, typer.Option("--trace", metavar="FILE", help="Write the transcript of --seed into a file.")
+        Path | None,
+        typer.Option(
+            "--trace",
+            metavar="PATH",
+            help="A file for --seed's transcript, else a folder for those that fail.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, last on stdout.")] = False,
 ) -> None:
@@ -84,18 +89,18 @@ def faults(
     Nodes crash, restart, move, leave, stand still, are cut off and slowed down, and streams break. Afterwards all views
     must be right, no exchange stuck, and the parameters in sum exactly what steps made them. Exit code 1: a seed fails.
     """
-    from adpsgd_node.errors import ConfigError
     from adpsgd_node.sim import Campaign, FaultScenario
 
-    if trace is not None and seed is None:
-        raise ConfigError("--trace needs --seed: a transcript is that of one seed.")
     scenario = FaultScenario(nodes=nodes, seconds=seconds, loss=loss, seed=first_seed if seed is None else seed)
     campaign = Campaign(scenario=scenario, first_seed=scenario.seed, seeds=seeds if seed is None else 1)
-    if trace is not None:
+    failures = trace if seed is None else None
+    if failures is not None:
+        _make_folder(failures)
+    elif trace is not None:
         _write_transcript(scenario, trace)
     gc.disable()
     began = time.perf_counter()
-    report = campaign.report(_shown(campaign.scenario))
+    report = campaign.report(_shown(scenario, failures))
     wall_s = time.perf_counter() - began
     if as_json:
         print(json.dumps({**asdict(report), "wall_s": round(wall_s, 2)}))
@@ -103,6 +108,15 @@ def faults(
         print("\n".join([*report.lines(), f"took:                  {wall_s:.1f} s"]))
     if report.failed:
         raise typer.Exit(1)
+
+
+def _make_folder(path: Path) -> None:
+    from adpsgd_node.errors import ConfigError
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--trace {path}: {error.strerror}: without --seed it names a folder.") from error
 
 
 def _write_transcript(scenario: FaultScenario, path: Path) -> None:
@@ -116,15 +130,24 @@ def _write_transcript(scenario: FaultScenario, path: Path) -> None:
         raise ConfigError(f"--trace {path}: {error.strerror}: name a file that can be written.") from error
 
 
-def _shown(scenario: FaultScenario) -> Callable[[FaultRun], None]:
-    """Return what prints each seed that fails, at once, and tidies up now and then."""
+def _shown(scenario: FaultScenario, failures: Path | None) -> Callable[[FaultRun], None]:
+    """Return what prints each seed that fails, at once, and tidies up now and then.
+
+    failures: a folder that gets the transcripts of these seeds.
+    """
 
     def ran(run: FaultRun) -> None:
         if run.seed % COLLECT_EVERY == 0:
             gc.collect()
-        if run.wrong:
+        if not run.wrong:
+            return
+        print("\n  ".join([f"seed {run.seed} fails:", *run.wrong[:10]]))
+        name = f"seed-{run.seed}.txt"
+        if failures is None:
             options = f"--nodes {scenario.nodes} --seconds {scenario.seconds:g} --loss {scenario.loss:g}"
-            print("\n  ".join([f"seed {run.seed} fails:", *run.wrong[:10]]))
-            print(f"  replay: adpsgd-node simulate faults {options} --seed {run.seed} --trace seed-{run.seed}.txt")
+            print(f"  replay: adpsgd-node simulate faults {options} --seed {run.seed} --trace {name}")
+        else:
+            _write_transcript(replace(scenario, seed=run.seed), failures / name)
+            print(f"  transcript: {failures / name}")
 
     return ran

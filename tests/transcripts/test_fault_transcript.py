@@ -1,6 +1,7 @@
 """Simulated clusters under faults do, to the letter, what was recorded of them.
 
-A seed that failed is added with `adpsgd-node simulate faults --nodes N --seed S --trace WHY.txt`, moved into `faults/`.
+`adpsgd-node simulate faults --seeds 1000 --trace FOLDER` writes those of seeds that fail; once mended, record them anew
+(`conftest.py`) in `faults/`, named after what failed.
 """
 
 from __future__ import annotations

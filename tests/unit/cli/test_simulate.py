@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from adpsgd_cli.main import build
 from adpsgd_node.errors import ConfigError
-from adpsgd_node.sim import Network
+from adpsgd_node.sim import FaultRun, FaultScenario, Network
 
 
 def test_the_last_line_is_one_json_object_with_the_figures() -> None:
@@ -81,8 +82,31 @@ def test_one_seed_writes_its_transcript(tmp_path: Path) -> None:
     assert len(lines) > 50
 
 
+def test_seeds_that_fail_become_transcripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = FaultScenario.run
+
+    def seed_6_fails(scenario: FaultScenario, **given: Any) -> FaultRun:
+        with monkeypatch.context() as patch:
+            if scenario.seed == 6:
+                patch.setattr(Network, "connected", lambda _self, source, target: "n0:7000" not in (source, target))
+            return run(scenario, **given)
+
+    monkeypatch.setattr(FaultScenario, "run", seed_6_fails)
+    folder = tmp_path / "failed" / "seeds"
+
+    result = CliRunner().invoke(build(), [*FAULTS, "--seeds", "3", "--first-seed", "5", "--trace", str(folder)])
+
+    assert result.exit_code == 1
+    (path,) = folder.iterdir()
+    assert f"transcript: {path}" in result.stdout
+    head, *lines = path.read_text().splitlines()
+    assert head.endswith(" seed=6")
+    assert any(line.startswith("WRONG: views are wrong") for line in lines), lines[-3:]
+
+
 @pytest.mark.parametrize(
-    "wrong", [["--trace", "x.txt"], ["--nodes", "2"], ["--seed", "1", "--trace", "/no/such/x.txt"]]
+    "wrong",
+    [["--trace", "/dev/null/x"], ["--nodes", "2"], ["--seed", "1", "--trace", "/no/such/x.txt"]],
 )
 def test_faults_that_cannot_be_simulated_are_refused(wrong: list[str]) -> None:
     result = CliRunner().invoke(build(), [*FAULTS, *wrong])
