@@ -81,11 +81,19 @@ class Report:
         return ""
 
     def unready(self) -> str | None:
-        """Say why the node is not joined and serving; None when it is."""
+        """Say why the node does not serve the run; None when it has joined and holds the model.
+
+        Whoever replaces nodes one after the other waits for this: before it, the others would be the only ones to hold
+        what the run has learnt.
+        """
         node = self._node
         if node.engine.stopping:
             return "stopping"
-        return self._hindrance() or None
+        if hindrance := self._hindrance():
+            return hindrance
+        if node.training.has_model:
+            return None
+        return "no model yet: " + ("it is being fetched" if node.phase is Phase.INITIALIZING else "no script has joined")
 
     def text(self, now: float) -> str:
         """Describe the node to a person."""

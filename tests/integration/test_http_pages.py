@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from adpsgd_node.core.membership.member import MemberState
 from support.http_page import answer, page
-from support.node_process import LOOK_EVERY_S, PATIENCE_S, Nodes
+from support.node_process import LOOK_EVERY_S, PATIENCE_S, Nodes, trainer
 
 
 async def metrics(address: str) -> dict[str, float]:
@@ -44,3 +45,28 @@ async def test_a_node_that_looks_for_its_seeds_is_alive_but_not_ready(nodes: Nod
     status, text = await answer(address, "/readyz")
     assert status == 503
     assert "no seed has answered" in text
+
+
+LATE = """
+import pathlib, runpy, sys, time
+while not pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.05)  # between two looks
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Imports for a long time, so to speak."""
+
+
+async def test_a_node_is_ready_only_once_it_holds_the_model(nodes: Nodes) -> None:
+    first = nodes.start("n0", "--epochs=1000")
+    seed = (await first.training()).self_member.address
+    assert await page((await first.status()).http_address, "/readyz") == "ready\n"
+    late, go = nodes.folder / "late.py", nodes.folder / "go"
+    late.write_text(LATE)
+    node = nodes.start("n1", "--epochs=1000", script=[str(late), str(go), *trainer()], seeds=[seed])
+    address = (await node.up()).http_address
+    await first.sees("n1", MemberState.ALIVE)
+    assert await answer(address, "/readyz") == (503, "not ready: no model yet: no script has joined\n")
+    go.touch()
+    await node.training()
+    assert await page(address, "/readyz") == "ready\n"
