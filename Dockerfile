@@ -4,8 +4,9 @@
 #   docker build -t adpsgd-node --build-arg TORCH_INDEX_URL=<index of PyTorch wheels> --build-arg TORCH_VERSION=2.9.1 .
 #
 # Without TORCH_INDEX_URL torch comes from wherever pip is configured to look. Where that index offers only the CUDA build
-# (gigabytes), name PyTorch's index of CPU wheels; name one of its CUDA indexes for a GPU image. TORCH_VERSION takes the
-# place of the version in constraints.txt, for an index that lacks it.
+# (gigabytes), name PyTorch's index of CPU wheels; name one of its CUDA indexes for a GPU image. pip looks there besides,
+# and takes its build (2.13.0+cpu) before the plain one. TORCH_VERSION takes the place of the version in constraints.txt,
+# for an index that lacks it.
 
 FROM python:3.11-slim AS build
 ARG TORCH_INDEX_URL=""
@@ -19,14 +20,14 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends tini \
  && rm -rf /var/lib/apt/lists/*
 
-# The environment has no pip of its own: nothing that builds or installs goes into the final stage.
+# The environment has no pip of its own; the base image's installs into it, here and in images built FROM this one.
 RUN python -m venv --without-pip /opt/adpsgd
 
 # Dependencies first, torch before all: its layer changes only when the pins do.
 COPY constraints.txt ./
 RUN if [ -n "$TORCH_VERSION" ]; then sed -i "s/^torch==.*/torch==$TORCH_VERSION/" constraints.txt; fi \
  && pip --python /opt/adpsgd/bin/python install --compile --constraint constraints.txt \
-      ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch
+      ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} torch
 COPY pyproject.toml ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['digits'], sep='\n')" > requirements.txt \
  && pip --python /opt/adpsgd/bin/python install --compile --constraint constraints.txt --requirement requirements.txt
@@ -66,9 +67,10 @@ VOLUME ["/runs"]
 EXPOSE 7400 8400
 STOPSIGNAL SIGTERM
 
-# The HTTP server's default port is 8400; ADPSGD_HTTP is followed where it is set (0.0.0.0 reaches this container).
+# The HTTP server's default port is 8400; ADPSGD_HTTP is followed where it is set (0.0.0.0 reaches this container). No
+# proxy is asked, whatever the environment says.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://%s/healthz' % os.environ.get('ADPSGD_HTTP', '127.0.0.1:8400'), timeout=2)"]
+  CMD ["python", "-c", "import http.client as h, os, sys; c = h.HTTPConnection(os.environ.get('ADPSGD_HTTP', '127.0.0.1:8400'), timeout=2); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
 
 ENTRYPOINT ["tini", "--", "adpsgd-node"]
 CMD ["up"]
