@@ -8,11 +8,11 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-OVERLAY = Path(__file__).parents[1] / "overlays" / "dev"
+OVERLAYS = Path(__file__).parents[1] / "overlays"
 KUBECTL = shlex.split(os.environ.get("KUBECTL", "kubectl"))
 RENDER_FILTER = shlex.split(os.environ.get("RENDER_FILTER", "cat"))
 LABEL = "app.kubernetes.io/name=adpsgd-node"
@@ -68,18 +68,19 @@ def check(what: str, holds: bool) -> None:
     say(what)
 
 
-def apply() -> None:
-    rendered = subprocess.run(["kubectl", "kustomize", str(OVERLAY)], capture_output=True, text=True, check=True).stdout
+def apply(overlay: str, *options: str) -> None:
+    kustomize = ["kubectl", "kustomize", str(OVERLAYS / overlay)]
+    rendered = subprocess.run(kustomize, capture_output=True, text=True, check=True).stdout
     filtered = subprocess.run(RENDER_FILTER, input=rendered, capture_output=True, text=True, check=True).stdout
-    kubectl("apply", "--validate=false", "-f", "-", stdin=filtered)
+    kubectl(*options, "apply", "--validate=false", "-f", "-", stdin=filtered)
 
 
-def in_pod(pod: str, *command: str) -> str:
-    return kubectl("exec", pod, "--", *command, timeout_s=30.0)
+def in_pod(pod: str, *command: str, options: Sequence[str] = ()) -> str:
+    return kubectl(*options, "exec", pod, "--", *command, timeout_s=30.0)
 
 
-def status(pod: str) -> Status:
-    answer: Status = json.loads(in_pod(pod, "adpsgd-node", "status", "--json"))
+def status(pod: str, *options: str) -> Status:
+    answer: Status = json.loads(in_pod(pod, "adpsgd-node", "status", "--json", options=options))
     return answer
 
 
@@ -101,17 +102,15 @@ def training(pod: str) -> Status | None:
     return found if found["phase"] == "training" and found["samples_per_s"] else None
 
 
+def alive(known: Status) -> list[str]:
+    """Return whom a node holds alive."""
+    return sorted(member["name"] for member in known["members"] if member["state"] == "alive")
+
+
 def together(count: int) -> list[Status] | None:
     """Return what the first `count` pods say, once all train and each holds exactly these alive."""
-    said = [training(pod) for pod in names(count)]
-    if not all(said):
-        return None
-    for each in said:
-        assert each is not None
-        alive = sorted(member["name"] for member in each["members"] if member["state"] == "alive")
-        if alive != names(count):
-            return None
-    return [each for each in said if each is not None]
+    said = [known for pod in names(count) if (known := training(pod)) and alive(known) == names(count)]
+    return said if len(said) == count else None
 
 
 def scale(count: int) -> None:
