@@ -26,7 +26,7 @@ demo: $(STAMP)
 # Tests that start nodes run one at a time, and mostly wait. Meanwhile those that start none have what is left of the
 # processors; what they print comes last.
 WITH_NODES := tests/chaos tests/integration
-WITHOUT := $(filter-out $(WITH_NODES) tests/__pycache__ tests/support tests/transcripts,$(wildcard tests/*))
+WITHOUT := $(filter-out $(WITH_NODES) tests/__pycache__ tests/support,$(wildcard tests/*))
 define run_tests
 	@mkdir -p build
 	@nice -n 19 $(BIN)/python -m pytest $(1) -n auto --maxprocesses=8 $(WITHOUT) >build/tests-without-nodes.log 2>&1 & \
