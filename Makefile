@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 PROTOS := $(wildcard proto/adpsgd_node/wire/v1/*.proto)
 PROTOC := $(BIN)/python -m grpc_tools.protoc -Iproto
 
-.PHONY: setup demo test test-all chaos check check-manifests e2e-kube proto proto-check bench docs clean
+.PHONY: setup demo test test-all chaos check check-manifests check-image e2e-kube proto proto-check bench docs clean
 
 # Install this project, editable, with every dependency at its tested version.
 setup: $(STAMP)
@@ -31,7 +31,7 @@ define run_tests
 	@mkdir -p build
 	@nice -n 19 $(BIN)/python -m pytest $(1) -n auto --maxprocesses=8 $(WITHOUT) >build/tests-without-nodes.log 2>&1 & \
 	others=$$!; trap 'kill $$others 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
-	$(BIN)/python -m pytest $(1) $(WITH_NODES); with_nodes=$$?; \
+	$(BIN)/python -m pytest $(1) --durations=10 --durations-min=20 $(WITH_NODES); with_nodes=$$?; \
 	wait $$others; without=$$?; \
 	cat build/tests-without-nodes.log; \
 	exit $$((with_nodes || without))
@@ -63,6 +63,12 @@ check: $(STAMP) build/types/adpsgd_cli
 # What Kubernetes and the container build are given: strict schemas of two versions, policies, the Dockerfile's linter.
 check-manifests:
 	PYTHON=$(PYTHON) k8s/check
+
+# Look into the image IMAGE and run it; CONTAINERS is what runs containers here: docker or podman.
+IMAGE ?= adpsgd-node:0.1.0
+CONTAINERS ?= docker
+check-image:
+	@CONTAINERS="$(CONTAINERS)" $(PYTHON) k8s/check_image.py $(IMAGE)
 
 # The dev overlay on the cluster that kubectl points to, which must have the image: deleted pods, scaling, rolling.
 e2e-kube: $(STAMP)
