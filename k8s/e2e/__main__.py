@@ -274,19 +274,21 @@ def rolled(result: Status) -> None:
 
 
 def names_come_late() -> None:
-    """Without the Service no pod finds another: all wait, none fails."""
+    """Without the Service no pod finds another: all wait, none fails. Then SRV records lead them to each other."""
     service = kubectl("get", "service", "adpsgd", "-o", "json")
     kept = json.loads(service)
     kept["metadata"] = {key: kept["metadata"][key] for key in ("name", "labels")}
     scale(0)
     wait("all have gone", lambda: gone(*names(3)))
     kubectl("delete", "service", "adpsgd")
+    kubectl("set", "env", SET, "ADPSGD_SEEDS=dns+srv://_grpc._tcp.adpsgd")
     scale(3)
     wait("all pods run", lambda: all(object_of(pod)["status"]["phase"] == "Running" for pod in names(3)))
     wait("no name is known yet", lambda: all("joining" in status(pod)["phase"] for pod in names(3)))
     kubectl("apply", "--validate=false", "-f", "-", stdin=json.dumps(kept))
     wait("all train together", lambda: together(3))
     check("no container was restarted meanwhile", not any(restarts_of(pod) for pod in names(3)))
+    check("they joined through names", any("through=adpsgd-" in kubectl("logs", pod) for pod in names(3)))
 
 
 def own_script() -> None:
