@@ -93,7 +93,8 @@ class Report:
             return hindrance
         if node.training.has_model:
             return None
-        return "no model yet: " + ("it is being fetched" if node.phase is Phase.INITIALIZING else "no script has joined")
+        initializing = node.phase is Phase.INITIALIZING
+        return "no model yet: " + ("it is being fetched" if initializing else "no script has joined")
 
     def text(self, now: float) -> str:
         """Describe the node to a person."""
