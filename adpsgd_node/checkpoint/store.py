@@ -165,14 +165,20 @@ class Store:
         return path
 
     def prune(self, run_id: RunId) -> list[Path]:
-        """Remove (and return) this run's checkpoints beyond those to keep; another run's stay. Raises `OSError`."""
-        kept, removed = 0, []
+        """Remove (and return) this run's checkpoints beyond those to keep; another run's stay. Raises `OSError`.
+
+        The newest that has the trainer's part stays besides: those after it may have been written while no script ran.
+        """
+        kept, with_trainer, removed = 0, False, []
         for path in self.paths():
             try:
-                if _read(path).manifest.run_id != run_id:
+                checkpoint = _read(path)
+                if checkpoint.manifest.run_id != run_id:
                     continue
                 kept += 1
                 surplus = kept > self._keep
+                if checkpoint.trainer is not None and not with_trainer:
+                    surplus, with_trainer = False, True
             except CheckpointError:  # damaged: no reason to remove a whole one before it
                 surplus = kept >= self._keep
             if surplus:

@@ -147,6 +147,7 @@ class App:
         advertised = config.network.advertise or address
         boots = BootFile(config.folder)
         self._node = Node(config, boots, advertised, self._transport, self._metrics, self._tasks)
+        self._node.checkpointing.open(asyncio.get_running_loop().time())  # at once: peers ask what this node has
         exposed = Credentials(insecure=config.network.insecure).exposed(config.network.listen)
         self._metrics.serving(insecure=exposed)
         if exposed:
@@ -203,7 +204,6 @@ class App:
 
     def _start(self) -> None:
         node, network = self._node, self._config.network
-        node.checkpointing.open(asyncio.get_running_loop().time())  # before peers can ask what this node has
         node.membership.start()
         if network.join_timeout_s:
             self._tasks.start("join timeout", self._watch_join(network.join_timeout_s))
@@ -292,6 +292,9 @@ class App:
             self._log.warning("the script ended without node.finish(): no agreed model was written")
         if self._config.target.stay and (ended is None or ended.succeeded):
             await self._stay()
+            if node.phase is not Phase.FINISHED:  # the script ended, the run did not: what it learnt is handed over
+                self._drain = Drain(node, self._stop, self._end_trainer)
+                await self._drain.run()
         return ended.exit_code if ended is not None else 0
 
     async def _stay(self) -> None:

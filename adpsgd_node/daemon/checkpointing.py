@@ -160,7 +160,7 @@ class Checkpointing:
 
     def _has_news(self) -> bool:
         subject = self._subject
-        if not subject.training.has_model or subject.training.poison:
+        if not subject.training.has_model or subject.spoilt():
             return False
         totals = subject.progress().totals()
         return self._kept != (totals.steps, totals.samples)

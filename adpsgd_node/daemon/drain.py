@@ -104,7 +104,7 @@ class Drain:
         await self._stage(Stage.SETTLE, self._settle, "exchanges are not settled")
         if self._learnt():
             await self._stage(Stage.EXCHANGE, self._exchange, "no last exchange")
-        if self._node.training.has_model and not self._node.training.poison:
+        if self._node.training.has_model and not self._node.training.poison:  # what peers refuse is not kept, and said
             await self._stage(Stage.CHECKPOINT, self._checkpoint, "no checkpoint")
 
     async def _stage(self, stage: Stage, work: Callable[[Stage], Awaitable[str]], failure: str) -> None:

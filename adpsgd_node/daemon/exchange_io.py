@@ -141,6 +141,7 @@ class ExchangeEngine:
         """Break off what is under way with a member thought dead. It may only be frozen: its settling is kept."""
         for stream in list(self._streams.get(peer, ())):
             stream.cancel()
+        self._settling.notify()  # who waits until all is settled with the living does not wait for this one
 
     def peer_over(self, peer: NodeId) -> None:
         """Forget a boot that has left or was followed by another: its memory is gone, so nothing is to be settled."""
@@ -303,13 +304,13 @@ class ExchangeEngine:
         assert self._plane is not None
         assert self._merge is not None
         loop = asyncio.get_running_loop()
-        started, first_step = loop.time(), self._plane.header.step
+        merge, started, first_step = self._merge, loop.time(), self._plane.header.step
         codec: Codec = codec_named(open_.codec)
         referee = self._discipline.referee(open_.initiator)
         referee.tighten(open_.clip)
         referee.share = self._around.share(open_.initiator)
         pace = self._pace(open_.initiator)
-        response = Response(stream, open_, open_bytes, self._merge, codec, referee, self._undo, pace=pace)
+        response = Response(stream, open_, open_bytes, merge, codec, referee, self._undo, pace=pace)
         self.journal.open(response.key)
         self.inbound += 1
         try:
@@ -317,7 +318,7 @@ class ExchangeEngine:
         finally:
             self.inbound -= 1
             self._settling.notify()
-            if response.refused_side is Side.OWN:
+            if response.refused_side is Side.OWN and merge is self._merge:  # else the plane was given up
                 self._around.poisoned(response.machine.merged)
             steps_during = self._plane.header.step - first_step
             self._report(response.report(seconds=loop.time() - started, steps_during=steps_during))

@@ -374,8 +374,7 @@ class Node:
         self.watch.notify()
 
     def _holding(self) -> Holding:
-        refused = bool(self.training.poison or self.engine.refused_by_peers())
-        has_model = self.training.has_model and not refused
+        has_model = self.training.has_model and not (self.training.poison or self.engine.refused_by_peers())
         return Holding(self.phase, self.training.plane, has_model, self.checkpointing.standing())
 
     def _subject(self) -> Subject:
@@ -383,6 +382,7 @@ class Node:
             identity=lambda: self.identity,
             run_id=self.run_id,
             training=self.training,
+            spoilt=lambda: self.training.poison or self.engine.refused_by_peers(),
             progress=lambda: self.membership.swim.progress,
             peers=lambda: self.membership.peers(),
             attached=lambda: self.trainer_state is TrainerState.STEPPING,  # one that does not comes to no boundary

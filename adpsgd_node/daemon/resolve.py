@@ -38,7 +38,7 @@ class SeedResolver:
         rng: random.Random,
         lookup: Callable[[Seed], Awaitable[list[Address]]] | None = None,
     ) -> None:
-        self._seeds = tuple(seeds)
+        self._seeds = tuple(dict.fromkeys(seeds))  # one given twice is one
         self._rng = rng
         self._lookup = lookup or look_up
         self._known: dict[Seed, list[Address]] = {

@@ -37,6 +37,8 @@ class Subject:
     run_id: RunId
     training: Training
     progress: Callable[[], Progress]
+    spoilt: Callable[[], str]
+    """Why its model is not to be kept, as no node may go on from it; empty when it is."""
     peers: Callable[[], Sequence[Member]]
     """The live members but this node."""
     attached: Callable[[], bool]
@@ -61,6 +63,8 @@ class Snapshot:
         plane = self._of.training.plane
         if plane is None or not self._of.training.has_model:
             raise CheckpointError("this node has no model yet: there is nothing to keep")
+        if why := self._of.spoilt():
+            raise CheckpointError(f"{why}: what it holds is not to be gone on from")
         manifest = self._manifest(plane, reason)  # before the model, which then holds at least what this counts
         draft = await in_thread(self._store.draft)
         try:

@@ -57,6 +57,8 @@ class TrainerHost:
 
     def _attach(self, attach: Attach) -> tuple[Plane, Attached]:
         node = self._node
+        if node.training.poison:  # found after the script that did it had ended
+            self._give_model_up()
         try:
             plane, resumed = node.training.attach(attach.tensors, attach.dataset_size)
         except ConfigError as error:
@@ -95,6 +97,11 @@ class TrainerHost:
         assert plane is not None
         if node.training.has_model and node.rendezvous.size:
             node.fail(TrainerError("a script that comes back has no place in an allreduce: start all nodes again"))
+            return None
+        if node.training.has_model and not await node.training.finite():
+            node.poison("its parameters are not finite")  # the script before ended without a word of it
+        if node.training.poison:
+            self._tell_poison()
             return None
         if node.training.has_model:
             self._log.info("the trainer goes on with the live plane", step=plane.header.step)
@@ -199,23 +206,42 @@ class TrainerHost:
         self._stepped()
         link = node.link
         assert link is not None, "only an attached trainer can settle"
-        if not node.training.finite():
+        self._finishing = node.tasks.start("finish", self._finish(link))
+
+    async def _finish(self, link: TrainerLink) -> None:
+        node = self._node
+        if not await node.training.finite():
             node.poison("its parameters are not finite")
         if node.training.poison:
-            node.tasks.start("tell the trainer", link.failed(poisoned(node.training.poison)))
+            self._tell_poison()
             return
         self._stop_watching()
         self._log.info("has stopped stepping; settling", step=node.training.progress()[0])
         node.enter(Phase.SETTLING)
-        self._finishing = node.tasks.start("finish", node.finish.conclude(link))
+        await node.finish.conclude(link)
+
+    def _tell_poison(self) -> None:
+        """Have the script end: the next one adopts a peer's model."""
+        node = self._node
+        if node.link is not None:
+            node.tasks.start("tell the trainer", node.link.failed(poisoned(node.training.poison)))
 
     def _saved(self, path: str) -> None:
         self._log.info("wrote the model", path=path)
         self._node.enter(Phase.FINISHED)
         self._node.watch.notify()  # one that is leaving waits for this
 
+    def _give_model_up(self) -> None:
+        """Drop what must not reach others: the next script adopts a peer's model."""
+        node = self._node
+        node.given_up = node.training.poison
+        node.training.discard()
+        node.enter(Phase.IDLE)
+
     def _lost(self, link: TrainerLink) -> None:
         node = self._node
+        if node.link is not None and node.link is not link and node.link.pid:
+            return  # its successor is there already: this one's last read from the disk took longer than its life
         if self._finishing is not None:
             self._finishing.cancel()  # its answer was for this trainer alone
             self._finishing = None
@@ -226,9 +252,7 @@ class TrainerHost:
             node.fail(self._parted)  # now: what the script exits with is not the reason
         self._stop_watching()
         if node.training.poison:
-            node.given_up = node.training.poison
-            node.training.discard()
-            node.enter(Phase.IDLE)
+            self._give_model_up()
         elif node.phase is Phase.TRAINING and node.averages:
             node.gossip.act(Activity.IDLE)
         elif node.phase is Phase.INITIALIZING:

@@ -164,8 +164,10 @@ class TrainerLink:
         self._event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._gate_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         loop.add_reader(self._event_fd, self._on_step)
-        # A fresh socket takes a frame of a few hundred bytes at once.
-        socket.send_fds(self._link, [pack(attached)], [plane.fd, self._event_fd, self._gate_fd])
+        try:  # a fresh socket takes a frame of a few hundred bytes at once
+            socket.send_fds(self._link, [pack(attached)], [plane.fd, self._event_fd, self._gate_fd])
+        except OSError as error:
+            raise WireError(f"the trainer is gone again: {error.strerror}") from error
         self._attached()
 
     def _on_exit(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import dataclass
 
@@ -133,9 +134,17 @@ class Training:
         self._checked, self.poison, self._frozen = 0, "", None
         return True
 
-    def finite(self) -> bool:
-        """Look through the whole view for values that are not finite."""
-        return self.plane is None or self._finite(self.plane, range(len(self.plane.layout.chunks)))
+    async def finite(self) -> bool:
+        """Look through the whole view for values that are not finite, in parts: the loop has more to do."""
+        plane = self.plane
+        chunks = 0 if plane is None else len(plane.layout.chunks)
+        for start in range(0, chunks, CHUNKS_PER_CHECK):
+            if plane is None or plane is not self.plane:
+                return True  # it was given up meanwhile
+            if not self._finite(plane, range(start, min(start + CHUNKS_PER_CHECK, chunks))):
+                return False
+            await asyncio.sleep(0)  # lets others have their turn
+        return True
 
     @staticmethod
     def _finite(plane: Plane, chunks: range) -> bool:

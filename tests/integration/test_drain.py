@@ -150,6 +150,19 @@ async def test_a_frozen_peer_does_not_keep_a_node_from_leaving_in_its_time(nodes
     assert "wrote a checkpoint" in leaver.text(), "what comes after a stage without time is still done"
 
 
+async def test_a_node_that_stays_after_its_script_leaves_in_good_order_too(nodes: Nodes) -> None:
+    stayer = nodes.start("a", "--epochs=1000")
+    seed = (await stayer.training()).self_member.address
+    script = trainer("--max-steps=50", "--no-finish")
+    node = nodes.start("b", "--epochs=1000", "--stay", script=script, seeds=[seed])
+    await node.says("stays until told to stop")
+    node.signal(signal.SIGTERM)
+    assert await node.ended() == 0, node.text()
+    assert "is ready to leave" in node.text()
+    assert list((node.folder / "out" / "checkpoints").glob("*/manifest.json"))
+    await stayer.sees("b", MemberState.LEFT)
+
+
 async def test_a_script_that_does_not_end_is_killed_in_time(nodes: Nodes) -> None:
     (nodes.folder / "stuck.py").write_text(STUCK)
     node = nodes.start("a", "--drain-timeout=4", script=[str(nodes.folder / "stuck.py"), *trainer("--no-finish")])

@@ -56,6 +56,16 @@ async def test_a_restarted_script_of_a_poisoned_node_adopts_a_model_of_the_other
     assert all(math.isfinite(loss) for loss in losses)
 
 
+async def test_a_model_that_a_script_ruins_as_it_dies_is_not_gone_on_with(nodes: Nodes) -> None:
+    """Nobody was there to exchange with and find out: it is found when the next script asks."""
+    script = trainer("--ruin-at=20", "--crash-at=20")
+    node = nodes.start("n0", "--epochs=10", "--max-restarts=2", "--poison-timeout=30", script=script)
+    assert await node.ended() == POISONED, node.text()
+    assert "its parameters are not finite" in node.text()
+    assert len(node.events("joined")) == 1
+    assert all(math.isfinite(entry["loss"]) for entry in node.events("step"))
+
+
 async def test_a_node_alone_does_not_pass_an_untrained_model_for_its_result(nodes: Nodes) -> None:
     node = nodes.start("n0", "--epochs=10", "--max-restarts=1", script=trainer("--nan-at=20", "--raise-at-nan"))
     assert await node.ended() == POISONED, node.text()

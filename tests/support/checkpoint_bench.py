@@ -35,6 +35,8 @@ class Bench:
     metrics: Metrics
     watch: Watch
     trainer_there: bool = True
+    refused: str = ""
+    """Why peers refuse what this node sends."""
 
     @property
     def header(self) -> Any:

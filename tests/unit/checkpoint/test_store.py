@@ -184,6 +184,18 @@ def test_only_the_newest_are_kept_and_those_of_other_runs_stay(store: Store) -> 
     assert [path.name for path in store.paths()] == ["000006", "000005", "000004", other.path.name]
 
 
+def test_the_newest_part_of_a_trainer_outlives_checkpoints_written_without_one(tmp_path: Path) -> None:
+    store = Store(tmp_path / "checkpoints", keep=2)
+    store.open()
+    for number in range(1, 7):
+        write(store, plane_of(number), manifest_of(100 * number), trainer=b"optimizer" if number < 3 else None)
+        store.prune(RUN)
+    assert [path.name for path in store.paths()] == ["000006", "000005", "000002"]
+    write(store, plane_of(7.0), manifest_of(700))
+    store.prune(RUN)
+    assert [path.name for path in store.paths()] == ["000007", "000006"]
+
+
 def test_a_damaged_checkpoint_takes_no_whole_ones_place(two: Store) -> None:
     store = Store(two.folder, keep=1)
     (two.paths()[0] / MANIFEST_FILE).unlink()

@@ -38,6 +38,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Bench]]:
             identity=lambda: OWN,
             run_id=RUN,
             training=training,
+            spoilt=lambda: training.poison or bench.refused,
             progress=lambda: progress,
             peers=lambda: [PEER],
             attached=lambda: bench.trainer_there,

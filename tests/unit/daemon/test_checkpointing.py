@@ -211,3 +211,16 @@ async def test_a_node_that_is_poisoned_meanwhile_keeps_nothing(make) -> None:
     with pytest.raises(CheckpointError, match="gave its model up"):
         await saving
     assert bench.checkpointing.newest() is None
+
+
+async def test_a_model_that_the_peers_refuse_is_not_kept_until_they_accept_it(make) -> None:
+    bench = make(interval_s=0.05)
+    bench.trainer_there = False
+    bench.refused = "3 peers refuse what this node sends"
+    with pytest.raises(CheckpointError, match="3 peers refuse"):
+        await bench.checkpointing.save("request", LONG_S)
+    assert bench.checkpointing.newest() is None
+    assert drafts(bench) == []
+    bench.refused = ""
+    await bench.checkpointing.save("request", LONG_S)
+    assert bench.checkpointing.newest() is not None

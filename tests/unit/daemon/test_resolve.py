@@ -78,6 +78,13 @@ async def test_answer_that_says_nothing_takes_no_address_away(worse: list[str] |
     assert await names.resolve() == (("10.0.0.9:7",), ())
 
 
+async def test_a_seed_that_is_given_twice_is_looked_up_once() -> None:
+    script = Script()
+    script.answers = {MANY: ["10.0.0.1:7"]}
+    assert await resolver(script, MANY, MANY).resolve() == (("10.0.0.1:7",), ())
+    assert script.asked == [MANY]
+
+
 async def test_one_name_with_a_thousand_addresses_leaves_room_for_the_others_and_keeps_its_choice() -> None:
     script = Script()
     everyone = [f"10.0.{number // 256}.{number % 256}:7" for number in range(1000)]

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from adpsgd_node.core.tensor import Segment, TensorSpec
 from adpsgd_node.daemon.trainer_link import LinkHost, TrainerLink
 from adpsgd_node.errors import SchemaMismatchError
 from adpsgd_node.ids import RunId
 from adpsgd_node.plane import Layout, Plane
-from adpsgd_node.wire.trainer import Attach, Attached, Failed, Go
+from adpsgd_node.wire.trainer import Attach, Attached, Failed, Go, pack
 
 PATIENCE_S = 20.0
 
@@ -166,3 +167,21 @@ async def test_a_frame_out_of_turn_is_refused(trainer: Trainer) -> None:
     trainer.does("link.sendall(pack(Attach(pid=os.getpid(), tensors=()))); receive()")
     await asyncio.wait_for(serving, PATIENCE_S)
     assert trainer.said() == [Attached.__name__, Failed.__name__]
+
+
+@pytest.fixture
+def zombie() -> Iterator[int]:
+    """A process that has ended and that nobody has waited for."""
+    with subprocess.Popen(["true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        yield process.pid
+
+
+async def test_a_trainer_that_has_ended_before_it_was_answered_is_lost_and_nothing_else(zombie: int) -> None:
+    host = Host()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(pack(Attach(pid=zombie, tensors=(TensorSpec("weight", (4,), "float32", Segment.PARAMETERS),))))
+    await asyncio.wait_for(TrainerLink(ours, host.link_host()).serve(), PATIENCE_S)
+    assert host.attached.is_set()
+    assert host.told == ["stepped", "lost"]
