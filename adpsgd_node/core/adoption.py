@@ -4,8 +4,9 @@ Every node that has announced its model asks all live peers directly. Whoever fi
 may have a checkpoint. When nobody has one, the newest checkpoint among the nodes is the run's: its holder begins with
 it, the others wait and adopt it from there. Without any checkpoint the node with the smallest name among those asking
 founds the run with its own initial parameters. A node asks only after it has begun to answer, so of two that ask each
-other at least one sees the other: there is one founder among nodes that know of each other. A live peer that does not
-answer may hold the model, or be founding: it is waited for until it answers or membership finds it dead.
+other at least one sees the other; and who has been asked, since it got its answers, by one that had not begun then, asks
+once more: there is one founder among nodes that know of each other. A live peer that does not answer may hold the model,
+or be founding: it is waited for until it answers or membership finds it dead.
 """
 
 from __future__ import annotations
@@ -103,6 +104,9 @@ def decide(own: Asker, offers: Sequence[Offer], silent: Sequence[NodeId], rng: r
         return _newest(own, holders)
     if own.out_of_reach:  # to begin anew would undo what they have learnt: the models would be averaged
         return Wait(str(min(own.out_of_reach)), "it holds the model, and nobody can call it: restart it to begin anew")
+    joining = [offer.node for offer in offers if offer.phase is Phase.JOINING]
+    if joining and own.patient:  # it let this node in, and may yet find the run that it belonged to
+        return Wait(str(min(joining)), "it looks for the run")
     if own.samples_elsewhere and own.patient:
         return Wait("the nodes that were there", f"they took {own.samples_elsewhere} samples, and may only be cut off")
     founder = min([own.node, *(offer.node for offer in offers if offer.phase is Phase.INITIALIZING)])

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from adpsgd_node.checkpoint.store import Checkpoint
-from adpsgd_node.core.adoption import Adopt, Asker, Found, Wait, decide
-from adpsgd_node.core.membership.member import HOLDING, Member
+from adpsgd_node.core.adoption import Adopt, Asker, Found, Offer, Wait, decide
+from adpsgd_node.core.membership.member import HOLDING, Member, Phase
 from adpsgd_node.core.progress import Progress
 from adpsgd_node.daemon.enquiry import Enquiry
 from adpsgd_node.daemon.fetch import Fetcher
@@ -29,6 +29,8 @@ LARGEST_PAUSE_S = 5.0
 """Pauses before the peers are asked again: while one founds the run, and longer each time the donors fail."""
 LOG_AGAIN_S = 30.0
 GREET_AGAIN_S = 3.0
+MOST_DOUBTS = 5
+"""How often in a row the peers are asked again because one has begun to ask meanwhile."""
 MAX_GREETED = 16
 """Members named in the own checkpoint that are called at one time."""
 
@@ -104,6 +106,7 @@ class _Search:
         self._loaded: Checkpoint | None = None
         """What stands in `live` now."""
         self._log = EventLog("adopt")
+        self._doubts = 0
         self._once = OncePer(LOG_AGAIN_S)
         self._greeted = OncePer(GREET_AGAIN_S)
 
@@ -116,10 +119,14 @@ class _Search:
         """Ask everyone, and act on the answers; None: ask again."""
         members = self._with.peers()
         able = [member for member in members if not member.outbound_only]
+        self._with.enquiry.askers()  # of those that asked before now the answers will tell
         offers, silent = await self._with.enquiry.ask(able, self._plane.layout)
         checkpoint = self._with.restorer.newest(self._plane.layout.schema)
         own = self._asker(checkpoint, members)
-        match decide(own, offers, silent, self._with.rng):
+        decision = decide(own, offers, silent, self._with.rng)
+        if isinstance(decision, Found) and self._overtaken(offers, able):
+            return None
+        match decision:
             case Found(from_checkpoint=False):
                 self._plane.live[:] = self._own_values  # what broke off or was refused may have left some of its own
                 return Origin()
@@ -141,6 +148,15 @@ class _Search:
                     return Origin(donor=donor)
         await asyncio.sleep(self._pause_s * self._with.rng.uniform(0.5, 1.0))  # drawn: not all ask in step
         return None
+
+    def _overtaken(self, offers: Sequence[Offer], able: Sequence[Member]) -> bool:
+        """Tell whether one that had no script yet when it answered has asked since: it may found as well, having seen
+        that this node has not. It is asked again."""
+        asking = {offer.node for offer in offers if offer.phase is Phase.INITIALIZING}
+        overlooked = self._with.enquiry.askers() & {member.id for member in able} - asking
+        overtaken = bool(overlooked) and self._doubts < MOST_DOUBTS
+        self._doubts = self._doubts + 1 if overtaken else 0
+        return overtaken
 
     def _asker(self, checkpoint: Checkpoint | None, members: Sequence[Member]) -> Asker:
         here = {self._with.identity.name, *(member.name for member in members)}

@@ -45,6 +45,7 @@ SEND_TIMEOUT_S = 30.0
 BLOCK_BYTES = 1 << 20
 """Bytes that are copied or summed up in one turn of the event loop: about a millisecond."""
 LOG_AGAIN_S = 300.0
+MAX_ASKERS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,14 @@ class Donor:
         self._budget: ByteBudget | None = None
         self._gifts: dict[_Gift, None] = {}
         """Ranges under way, at most `MAX_FETCHES`."""
+        self._askers: set[NodeId] = set()
         self._log = EventLog("donor")
         self._once = OncePer(LOG_AGAIN_S)
+
+    def askers(self) -> frozenset[NodeId]:
+        """Return who has asked for an offer since the last call: each has a script, and no model yet."""
+        askers, self._askers = frozenset(self._askers), set()
+        return askers
 
     async def offer(self, data: bytes) -> bytes:
         """Say what this node is doing and whether it has a model."""
@@ -91,6 +98,8 @@ class Donor:
         refusal = self._refusal(request, holding.plane)
         if refusal is not None:
             self._turned_away(request.source, refusal)
+        elif len(self._askers) < MAX_ASKERS:
+            self._askers.add(request.source)
         differs = refusal is not None and refusal.reason is RefusalReason.SCHEMA and holding.plane is not None
         standing = holding.checkpoint or Standing(samples=0, steps=0)
         response = OfferResponse(

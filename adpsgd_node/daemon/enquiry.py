@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from adpsgd_node.core.adoption import Offer, Standing
@@ -33,6 +33,8 @@ class Enquiry:
     algorithm: str
     transport: Transport
     rng: random.Random
+    askers: Callable[[], frozenset[NodeId]] = frozenset
+    """Who has asked this node since the last call."""
 
     async def ask(self, members: Sequence[Member], layout: Layout) -> tuple[list[Offer], list[NodeId]]:
         """Return the offers of those who answer, and who does not.

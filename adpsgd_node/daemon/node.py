@@ -146,20 +146,20 @@ class Node:
         self.finish = Finish(
             swim, self.gossip, config.target, self.watch, lambda: self.training.poison, lambda: self.leaving
         )
+        self._donor = Donor(identity, self.run_id, terms_of(config), self._holding, config.joining, metrics)
         self.adopter = Adopter(
             identity=identity,
             outbound_only=config.network.outbound_only,
             peers=self.membership.peers,
             samples_elsewhere=lambda: swim.progress.totals().samples - swim.progress.of(identity).samples,
             greet=self.membership.greet,
-            enquiry=Enquiry(identity, self.run_id, terms_of(config), transport, self._rng),
+            enquiry=Enquiry(identity, self.run_id, terms_of(config), transport, self._rng, self._donor.askers),
             fetcher=Fetcher(self.run_id, transport, config.joining, metrics, self._rng),
             restorer=self.checkpointing.restorer,
             cold_start_timeout_s=config.checkpoint.cold_start_timeout_s,
             rng=self._rng,
         )
         self.server, self.push_pull = parts_of(self, transport, self._rng)
-        self._donor = Donor(identity, self.run_id, terms_of(config), self._holding, config.joining, metrics)
         self.rendezvous = Rendezvous(identity, self.run_id, config.world_size, transport, swim.live)
 
     def unary(self) -> dict[Method, UnaryHandler]:
@@ -307,7 +307,7 @@ class Node:
         if not member.live:
             # LEFT means that it settled what it had; DEAD may only be frozen.
             self._peer_ended(member.id, for_good=member.state.name == "LEFT")
-        elif self.phase is Phase.JOINING:
+        elif member.phase in HOLDING:
             self._joined()  # someone of the run came to us: none of our seeds needs to be up any more
         self.gossip.members_changed()
         self._judge()

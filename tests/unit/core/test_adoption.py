@@ -79,7 +79,14 @@ def test_run_is_not_begun_anew_while_one_that_nobody_can_call_holds_its_model() 
 
 
 def test_nodes_without_a_trainer_are_not_waited_for() -> None:
-    assert decide(asker(), [offer("a", Phase.IDLE), offer("b", Phase.JOINING)], [], RNG) == Found()
+    assert decide(asker(), [offer("a", Phase.IDLE)], [], RNG) == Found()
+
+
+def test_a_seed_that_looks_for_the_run_itself_is_waited_for_while_there_is_time() -> None:
+    offers = [offer("a", Phase.IDLE), offer("b", Phase.JOINING)]
+    assert waits_for(decide(asker(), offers, [], RNG)) == "b#1"
+    assert decide(asker(patient=False), offers, [], RNG) == Found()
+    assert isinstance(decide(asker(), [*offers, offer("z", Phase.TRAINING, True)], [], RNG), Adopt)
 
 
 def test_poisoned_node_is_no_donor() -> None:
