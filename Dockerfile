@@ -47,9 +47,11 @@ LABEL org.opencontainers.image.title="adpsgd-node" \
       org.opencontainers.image.description="Asynchronous decentralized parallel SGD as a peer-to-peer training daemon" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-# A name for the number: torch and others ask the system who they run as.
+# A name for the number: torch and others ask the system who they run as. No program in the image makes another user of
+# who runs it.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /runs --shell /usr/sbin/nologin adpsgd \
- && install -d -o 10001 -g 10001 -m 0750 /runs
+ && install -d -o 10001 -g 10001 -m 0750 /runs \
+ && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 
 # As process 1 it passes signals on, and takes in what a killed script's own processes (DataLoader workers) leave behind.
 COPY --from=build /usr/bin/tini-static /usr/bin/tini

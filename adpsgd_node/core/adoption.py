@@ -4,9 +4,9 @@ Every node that has announced its model asks all live peers directly. Whoever fi
 may have a checkpoint. When nobody has one, the newest checkpoint among the nodes is the run's: its holder begins with
 it, the others wait and adopt it from there. Without any checkpoint the node with the smallest name among those asking
 founds the run with its own initial parameters. A node asks only after it has begun to answer, so of two that ask each
-other at least one sees the other; and who has been asked, since it got its answers, by one that had not begun then, asks
-once more: there is one founder among nodes that know of each other. A live peer that does not answer may hold the model,
-or be founding: it is waited for until it answers or membership finds it dead.
+other at least one sees the other; and who has been asked, since it got its answers, by one that had not begun then,
+asks once more: there is one founder among nodes that know of each other. A live peer that does not answer may hold the
+model, or be founding: it is waited for until it answers or membership finds it dead.
 """
 
 from __future__ import annotations
