@@ -42,7 +42,8 @@ async def _show(wanted: Wanted, *, as_json: bool, watch: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from adpsgd_cli.status_view import to_json, to_table
+    from adpsgd_cli.status_view import to_table
+    from adpsgd_node.daemon.status_json import to_json
 
     path, current = await _first(wanted)
     if not watch:

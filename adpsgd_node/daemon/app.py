@@ -30,6 +30,7 @@ from adpsgd_node.daemon.report import Report
 from adpsgd_node.daemon.script import Script
 from adpsgd_node.daemon.script_output import PrefixedSink
 from adpsgd_node.daemon.settings import NodeConfig, split_address
+from adpsgd_node.daemon.status_json import to_json
 from adpsgd_node.daemon.stop import Stop
 from adpsgd_node.daemon.supervise import Exited, GaveUp, Started, Supervisor, SupervisorConfig, SupervisorEvent
 from adpsgd_node.daemon.task import Tasks
@@ -196,6 +197,7 @@ class App:
             metrics=self._report.metrics,
             unready=self._report.unready,
             status=lambda: self._report.text(loop.time()),
+            status_json=lambda: to_json(self._report.status(loop.time())),
         )
         server = HttpServer(host, port, sources)
         self._report.http_address = await server.start()

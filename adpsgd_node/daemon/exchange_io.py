@@ -57,7 +57,8 @@ class ExchangeEngine:
         self.ready = False
         self.poisoned = False
         self.stopping = False
-        self.inbound = 0
+        self.inbound: set[ExchangeKey] = set()
+        """Exchanges that peers started, and that run."""
         self.max_inbound = config.max_inbound
         self.patient = False
         """Peers may keep an exchange of this node waiting for as long as they live (D-PSGD)."""
@@ -104,12 +105,12 @@ class ExchangeEngine:
     @property
     def running(self) -> int:
         """Exchanges that run now, in both roles."""
-        return self.inbound + len(self._outbound)
+        return len(self.inbound) + len(self._outbound)
 
     @property
     def unsettled(self) -> int:
         """Broken exchanges not yet resolved, in both roles, those with dead peers included."""
-        return len(self._settling.peers) + max(0, len(self.journal) - self.inbound)
+        return len(self._settling.peers) + max(0, len(self.journal) - len(self.inbound))
 
     def may_exchange_with(self, peer: NodeId) -> bool:
         """Tell whether the last exchange with this peer is over and resolved, and nothing is held against it."""
@@ -283,22 +284,30 @@ class ExchangeEngine:
             inbound=others,
             max_inbound=self.max_inbound,
         )
-        return judge(
+        moved_on = self.journal.moved_on(key, self.inbound)
+        decline = judge(
             open_,
             terms,
             barred=self.journal.barred(key),
-            unsettled=self.journal.open_with(open_.initiator),
+            unsettled=self.journal.open_with(open_.initiator) and not moved_on,
             journal_full=self.journal.full,
             quarantine=self.quarantine_of(open_.initiator),
         )
+        if decline is None and moved_on:
+            self._give_up(open_.initiator)
+        return decline
 
     def _evict(self) -> None:
         """Make room in a full journal: what a dead initiator left goes first."""
         for initiator in self.journal.initiators():
             if self._around.address_of(initiator) is None:
-                self._undo.forget(initiator)
-                self._around.settled(SettleEnd.EVICTED)
+                self._give_up(initiator)
                 return
+
+    def _give_up(self, initiator: NodeId) -> None:
+        """Keep what only this side may have applied of what this initiator has not settled."""
+        self._undo.forget(initiator)
+        self._around.settled(SettleEnd.EVICTED)
 
     async def _respond(self, stream: Stream, open_: Open, open_bytes: int) -> None:
         assert self._plane is not None
@@ -312,11 +321,11 @@ class ExchangeEngine:
         pace = self._pace(open_.initiator)
         response = Response(stream, open_, open_bytes, merge, codec, referee, self._undo, pace=pace)
         self.journal.open(response.key)
-        self.inbound += 1
+        self.inbound.add(response.key)
         try:
             await response.run(encode_frame(Accept(first_step, self._around.progress(), self._around.round())))
         finally:
-            self.inbound -= 1
+            self.inbound.discard(response.key)
             self._settling.notify()
             if response.refused_side is Side.OWN and merge is self._merge:  # else the plane was given up
                 self._around.poisoned(response.machine.merged)

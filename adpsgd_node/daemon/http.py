@@ -1,4 +1,4 @@
-"""Answer HTTP: `/metrics` for Prometheus, `/healthz` and `/readyz` for an orchestrator, `/` for a person."""
+"""Answer HTTP: `/metrics` for Prometheus, `/healthz` and `/readyz` for an orchestrator, `/` and `/status` for all."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ KEEPALIVE_S = 75.0
 CLOSE_GRACE_S = 1.0
 """How long `close` waits for answers that are under way."""
 
+_NEVER_OLD = {"Cache-Control": "no-store"}
+"""A probe or a browser must never be shown an old answer."""
+
 _WHY = {
     errno.EADDRINUSE: "another process listens there",
     errno.EADDRNOTAVAIL: "this machine has no such address",
@@ -39,6 +42,8 @@ class HttpSources:
     """None when joined and serving, else the reason why not yet, or no more."""
     status: Callable[[], str]
     """The plain text of `/`."""
+    status_json: Callable[[], dict[str, object]]
+    """The object of `/status`."""
 
 
 class HttpServer:
@@ -54,6 +59,7 @@ class HttpServer:
         """Bind and serve; returns the bound address (port 0 asks for a free port). Raises `BindError`."""
         application = web.Application(client_max_size=MAX_REQUEST_BYTES)
         application.router.add_get("/", self._status)
+        application.router.add_get("/status", self._status_json)
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/readyz", self._readyz)
@@ -93,10 +99,12 @@ class HttpServer:
     async def _status(self, _: web.Request) -> web.Response:
         return _text(self._sources.status())
 
+    async def _status_json(self, _: web.Request) -> web.Response:
+        return web.json_response(self._sources.status_json(), headers=_NEVER_OLD)
+
 
 def _text(text: str, status: int = 200) -> web.Response:
-    # A probe or a browser must never be shown an old answer.
-    return web.Response(text=text, status=status, headers={"Cache-Control": "no-store"})
+    return web.Response(text=text, status=status, headers=_NEVER_OLD)
 
 
 def _address(host: str, port: int) -> Address:

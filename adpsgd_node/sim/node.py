@@ -191,13 +191,17 @@ class ExchangeNode:
             inbound=len(self.inbound),
             max_inbound=self.setup.max_inbound,
         )
-        return judge(
+        moved_on = self.journal.moved_on(key, self.inbound)
+        decline = judge(
             open_,
             terms,
             barred=self.journal.barred(key),
-            unsettled=self.journal.open_with(open_.initiator),
+            unsettled=self.journal.open_with(open_.initiator) and not moved_on,
             journal_full=self.journal.full,
         )
+        if decline is None and moved_on:
+            self._give_up(open_.initiator)
+        return decline
 
     def _accept(self, end: StreamEnd) -> None:
         end.take = partial(self.opened, end)
@@ -246,10 +250,13 @@ class ExchangeNode:
     def _evict(self) -> None:
         for initiator in self.journal.initiators():
             if self._address_of(initiator) is None:
-                self.journal.forget(initiator)
-                self.counts.evicted.add(frozenset((self.id, initiator)))
-                self._settled(initiator, SettleEnd.EVICTED)
+                self._give_up(initiator)
                 return
+
+    def _give_up(self, initiator: NodeId) -> None:
+        self.journal.forget(initiator)
+        self.counts.evicted.add(frozenset((self.id, initiator)))
+        self._settled(initiator, SettleEnd.EVICTED)
 
     def _settled(self, peer: NodeId, end: SettleEnd) -> None:
         self.counts.settled[end] += 1

@@ -63,7 +63,6 @@ DRAINED = re.compile(r"is ready to leave took_s=([\d.]+)")
 JOINED = re.compile(r"joined the run .*through=([\d.]+):7400")
 MODEL, RESULT = "/runs/digits/model.safetensors", "/runs/digits/result.json"
 OWN = "adpsgd-e2e-script"
-IN_OWN = ("--namespace", OWN)
 LONG_RUN = ("ADPSGD_RUN=e2e", "ADPSGD_EPOCHS=100000", "ADPSGD_CHECKPOINT_INTERVAL_S=10")
 
 
@@ -73,7 +72,7 @@ def first_run(result: Status) -> None:
     wait("all pods are ready", lambda: kubectl("rollout", "status", SET, "--timeout=1s"))
     result["ready_s"] = round(time.monotonic() - BEGAN_S, 1)
     wait("all nodes have finished", lambda: all(status(pod)["phase"] == "finished" for pod in names(3)))
-    ended = [status(pod) for pod in names(3)]
+    ended = [json.loads(in_pod(pod, "adpsgd-node", "status", "--json")) for pod in names(3)]
     check("they are one membership", all(alive(each) == names(3) for each in ended))
     steps = [each["step"] for each in ended]
     check(f"each has trained: {steps} steps", min(steps) > 0)
@@ -157,7 +156,6 @@ def a_pod_is_deleted(result: Status, pod: str) -> None:
         raise Failure(f"{pod} did not say that it was ready to leave: {told[-500:]}")
     drain_s = float(drained[1])
     check(f"it was ready to leave after {drain_s:.2f} s", drain_s < GRACE_S)
-    # Its log is read first: asking it for its status takes processor time of the pod's own.
     wait(f"{pod} took its peers' model", lambda: ADOPTED in kubectl("logs", pod))
     wait(f"{pod} trains again", lambda: training(pod))
     returned = steps_of(others)
@@ -302,9 +300,9 @@ def own_script() -> None:
     scale(0)
     wait("all have gone", lambda: gone(*names(3)))
     kubectl("create", "namespace", OWN)
-    apply("user-script", *IN_OWN)
-    wait("the user's script has trained", lambda: all(status(pod, *IN_OWN)["phase"] == "finished" for pod in names(3)))
-    ended = [status(pod, *IN_OWN) for pod in names(3)]
+    apply("user-script", "--namespace", OWN)
+    wait("the user's script has trained", lambda: all(status(pod, OWN)["phase"] == "finished" for pod in names(3)))
+    ended = [status(pod, OWN) for pod in names(3)]
     check("by three members of another run", all(alive(each) == names(3) and each["step"] for each in ended))
     kubectl("delete", "namespace", OWN, "--wait=false")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from adpsgd_node.core.membership.member import MemberState
 from support.http_page import answer, page
@@ -23,6 +24,9 @@ async def test_a_running_node_answers_metrics_health_readiness_and_status(nodes:
     assert await page(status.http_address, "/healthz") == "ok\n"
     assert await page(status.http_address, "/readyz") == "ready\n"
     assert "n1#" in await page(status.http_address, "/")
+    told = json.loads(await page(status.http_address, "/status"))
+    assert (told["node"], told["phase"]) == ("n0", "training")
+    assert [member["name"] for member in told["members"]] == ["n0", "n1"]
     values = await metrics(status.http_address)
     assert values["adpsgd_steps_total"] >= status.step
     assert values["adpsgd_step_seconds_count"] >= status.step

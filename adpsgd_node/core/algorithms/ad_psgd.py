@@ -30,8 +30,9 @@ __all__ = [
 
 MAX_CREDIT = 2.0
 """Exchanges that may be owed at most (or `exchanges_per_step`, if larger)."""
-BUSY_RETRY_S = 0.005
-"""Pause once every neighbor has said that it is busy."""
+FIRST_BUSY_RETRY_S = 0.005
+"""Pause once every neighbor has said that it is busy; it doubles until one is not."""
+LARGEST_BUSY_RETRY_S = 0.08
 FIRST_BACKOFF_S = 0.25
 LARGEST_BACKOFF_S = 10.0
 LEAST_JITTER = 0.5
@@ -109,6 +110,7 @@ class AdPsgd:
         self._failures: dict[str, int] = {}
         self._barred_until: dict[str, float] = {}
         self._not_before = 0.0
+        self._busy_pause_s = FIRST_BUSY_RETRY_S
 
     def handle(self, event: Event, now: float) -> tuple[StartExchange, ...]:
         """Take one event; return at most one exchange to start."""
@@ -159,9 +161,11 @@ class AdPsgd:
             if self._activity is Activity.STEPPING:
                 self._credit += 1.0
             if not self._free(now):
-                self._not_before = now + BUSY_RETRY_S
+                self._not_before = now + self._busy_pause_s
+                self._busy_pause_s = min(LARGEST_BUSY_RETRY_S, 2 * self._busy_pause_s)
             return
         self._busy.clear()
+        self._busy_pause_s = FIRST_BUSY_RETRY_S
         if outcome in (Outcome.BROKEN, Outcome.UNREACHABLE, Outcome.REFUSED):
             failures = self._failures[peer] = self._failures.get(peer, 0) + 1
             longest = min(LARGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(failures - 1, 10))

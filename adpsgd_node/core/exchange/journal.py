@@ -8,6 +8,7 @@ or an `Open` that was overtaken by its own `Settle` can never be applied. Barrin
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -68,6 +69,14 @@ class Journal(Generic[Undo]):
     def open_with(self, initiator: NodeId) -> bool:
         """Tell whether an exchange with this boot of the initiator has not ended yet."""
         return any(key.initiator == initiator for key in self._entries)
+
+    def moved_on(self, key: ExchangeKey, running: Container[ExchangeKey]) -> bool:
+        """Tell whether an initiator that opens `key` has given up settling its earlier exchanges, which run no more.
+
+        It starts none with a peer while one with that peer is unsettled: after hours without an answer it forgets it.
+        """
+        earlier = self.keys_of(key.initiator)
+        return bool(earlier) and all(each.exchange_id < key.exchange_id and each not in running for each in earlier)
 
     def open(self, key: ExchangeKey) -> None:
         """Begin an entry. The caller has checked `full`, `barred` and `open_with`."""

@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from adpsgd_cli.main import main
-from adpsgd_cli.status_view import to_json, to_table
+from adpsgd_cli.status_view import to_table
+from adpsgd_node.daemon.status_json import to_json
 from adpsgd_node.errors import UnreachableError
 from adpsgd_node.wire.admin import Status
 from support.status import example_status

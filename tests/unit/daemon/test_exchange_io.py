@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from adpsgd_node.core.exchange.frame import CodecName
-from adpsgd_node.core.exchange.outcome import Outcome, SettleEnd
+from adpsgd_node.core.exchange.journal import ExchangeKey
+from adpsgd_node.core.exchange.outcome import Outcome, Role, SettleEnd
+from adpsgd_node.core.exchange.retry import DEAD_LIMIT_S
 from adpsgd_node.daemon.settings import ExchangeConfig
 from adpsgd_node.ids import Address
 from adpsgd_node.net.memory import LinkFault, MemoryNetwork
@@ -56,6 +58,28 @@ def test_exchange_that_breaks_with_a_peer_held_dead_waits_for_it() -> None:
         assert await cluster.settle(60.0)
         assert one.settled == {SettleEnd.SETTLED: 1}
         assert cluster.drift() <= 1e-6
+        await cluster.close()
+
+    run_virtual(scenario())
+
+
+def test_initiator_that_gave_settling_up_is_not_turned_away_for_ever() -> None:
+    async def scenario() -> None:
+        cluster, one, two = await _pair()
+        running = asyncio.create_task(one.engine.initiate(two.id, two.address, CodecName.FP32))
+        await asyncio.sleep(6 * DELAY_S)
+        cluster.gone.add(two.id)
+        one.engine.peer_dead(two.id)
+        assert (await running).outcome is Outcome.BROKEN
+        await asyncio.sleep(DEAD_LIMIT_S + 10)
+        assert one.settled == {SettleEnd.ABANDONED: 1}
+        assert two.engine.unsettled == 1
+        cluster.gone.clear()
+        assert (await one.engine.initiate(two.id, two.address, CodecName.FP32)).outcome is Outcome.COMPLETE
+        assert two.settled == {SettleEnd.EVICTED: 1}
+        assert two.engine.unsettled == 0
+        initiated, responded = cluster.kept(Role.INITIATOR), cluster.kept(Role.RESPONDER)
+        assert initiated[ExchangeKey(one.id, 2)] == responded[ExchangeKey(one.id, 2)] == CHUNKS
         await cluster.close()
 
     run_virtual(scenario())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -20,7 +22,10 @@ class Node:
         self.metrics = Metrics(version="1.2.3")
         self.unready: str | None = None
         self.sources = HttpSources(
-            metrics=self.metrics.render, unready=lambda: self.unready, status=lambda: "node-1 training\n"
+            metrics=self.metrics.render,
+            unready=lambda: self.unready,
+            status=lambda: "node-1 training\n",
+            status_json=lambda: {"node": "node-1", "loss": None},
         )
 
 
@@ -68,6 +73,12 @@ async def test_root_page_is_the_status_as_plain_text(url: str) -> None:
     assert await get(url) == (200, "text/plain; charset=utf-8", "node-1 training\n")
 
 
+async def test_status_is_one_json_object(url: str) -> None:
+    status, content_type, text = await get(f"{url}/status")
+    assert (status, content_type) == (200, "application/json; charset=utf-8")
+    assert json.loads(text) == {"node": "node-1", "loss": None}
+
+
 async def test_unknown_page_is_not_found_and_other_methods_are_not_allowed(url: str) -> None:
     assert (await get(f"{url}/secrets"))[0] == 404
     async with aiohttp.ClientSession() as session, session.post(f"{url}/metrics", data=b"x") as response:
@@ -78,9 +89,7 @@ async def test_failing_page_does_not_take_the_others_with_it(node: Node) -> None
     def broken() -> bytes:
         raise RuntimeError("a fault of ours")
 
-    server = HttpServer(
-        "127.0.0.1", 0, HttpSources(metrics=broken, unready=node.sources.unready, status=node.sources.status)
-    )
+    server = HttpServer("127.0.0.1", 0, replace(node.sources, metrics=broken))
     address = await server.start()
     try:
         assert (await get(f"http://{address}/metrics"))[0] == 500

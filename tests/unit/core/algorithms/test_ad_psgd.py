@@ -7,10 +7,11 @@ import pytest
 
 from adpsgd_node.core.algorithms.ad_psgd import (
     AGREED_INTERVAL_S,
-    BUSY_RETRY_S,
     FIRST_BACKOFF_S,
+    FIRST_BUSY_RETRY_S,
     IDLE_INTERVAL_S,
     LARGEST_BACKOFF_S,
+    LARGEST_BUSY_RETRY_S,
     LEAST_JITTER,
     Activity,
     ActivityChanged,
@@ -76,8 +77,26 @@ def test_busy_neighbor_costs_nothing_and_another_is_asked_at_once() -> None:
     (second,) = policy.handle(ExchangeEnded(first.peer, Outcome.DECLINED), 0.0)
     assert {first.peer, second.peer} == {"a", "b"}
     assert policy.handle(ExchangeEnded(second.peer, Outcome.DECLINED), 0.0) == ()
-    assert policy.deadline() == BUSY_RETRY_S
-    assert len(policy.expire(BUSY_RETRY_S)) == 1
+    assert policy.deadline() == FIRST_BUSY_RETRY_S
+    assert len(policy.expire(FIRST_BUSY_RETRY_S)) == 1
+
+
+def test_neighbor_that_stays_busy_is_asked_ever_more_seldom_until_it_is_not() -> None:
+    policy = _policy("a")
+    policy.handle(Stepped(1), 0.0)
+    now, pauses = 0.0, []
+    for _ in range(6):
+        policy.handle(ExchangeEnded("a", Outcome.DECLINED), now)
+        due = policy.deadline()
+        assert due is not None
+        pauses.append(due - now)
+        assert policy.expire(due) == (StartExchange("a"),)
+        now = due
+    assert pauses == pytest.approx([0.005, 0.01, 0.02, 0.04, LARGEST_BUSY_RETRY_S, LARGEST_BUSY_RETRY_S])
+    policy.handle(ExchangeEnded("a", Outcome.COMPLETE), now)
+    policy.handle(Stepped(1), now)
+    policy.handle(ExchangeEnded("a", Outcome.DECLINED), now)
+    assert policy.deadline() == now + FIRST_BUSY_RETRY_S
 
 
 @pytest.mark.parametrize("outcome", [Outcome.BROKEN, Outcome.UNREACHABLE, Outcome.REFUSED])
@@ -177,6 +196,8 @@ def test_busy_neighbors_are_not_stormed_while_another_is_left_alone() -> None:
     now, running = 0.0, "a" if policy._running == "a" else "b"
     for _ in range(20):
         actions = policy.handle(ExchangeEnded(running, outcomes[running]), now)
+        if running == "a":
+            actions += policy.handle(Stepped(1), now)  # what was unreachable has cost one
         while not actions:
             due = policy.deadline()
             assert due is not None

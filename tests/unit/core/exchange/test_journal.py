@@ -50,6 +50,15 @@ def test_acknowledged_chunks_are_not_reverted() -> None:
     assert journal.settle(key, 2) == (SettleOutcome.SETTLED, [(2, "undo 2")])
 
 
+def test_initiator_has_moved_on_when_it_opens_a_later_exchange_and_none_of_its_own_runs() -> None:
+    key, later = ExchangeKey(ADA, 3), ExchangeKey(ADA, 4)
+    journal = _with_three_chunks(key)
+    assert journal.moved_on(later, running=set())
+    assert not journal.moved_on(later, running={key})
+    assert not journal.moved_on(key, running=set())
+    assert not journal.moved_on(ExchangeKey(NodeId("bob", 1), 4), running=set())
+
+
 def test_forgotten_boot_leaves_nothing_and_stays_barred() -> None:
     key = ExchangeKey(ADA, 3)
     journal = _with_three_chunks(key)
