@@ -30,7 +30,7 @@ from adpsgd_node.daemon.pace import OPEN_WAIT_S, Pace
 from adpsgd_node.daemon.respond import Response
 from adpsgd_node.daemon.settings import ExchangeConfig
 from adpsgd_node.daemon.settle import Settling
-from adpsgd_node.daemon.surroundings import Surroundings
+from adpsgd_node.daemon.surroundings import DeclinedError, Surroundings
 from adpsgd_node.daemon.task import Tasks
 from adpsgd_node.daemon.undo import Undo, UndoLog
 from adpsgd_node.errors import StreamBrokenError, TransportError, WireError
@@ -244,9 +244,11 @@ class ExchangeEngine:
             raise WireError(f"an exchange begins with Open, {type(frame).__name__} came")
         decline = self._judge(frame, self._asking)
         if decline is None:
-            async with self._admission(frame, stream):
-                decline = self._judge(frame, self._asking - 1)  # much may have happened meanwhile
-                if decline is None:
+            with contextlib.suppress(DeclinedError):
+                async with self._admission(frame, stream):
+                    decline = self._judge(frame, self._asking - 1)  # much may have happened meanwhile
+                    if decline is not None:
+                        raise DeclinedError
                     await self._respond(stream, frame, len(message))
                     return
         await stream.send(encode_frame(decline))

@@ -110,10 +110,15 @@ class Gossip:
                 if self._rounds is not None:
                     self._rounds.renewed(name)
         self._call()
-        if self._rounds is not None:
-            together = {name: self._weights[name] for name in self._together()}
-            opened = frozenset(name for name in together if self._opens(name))
-            self._rounds.meet(together, opened, self._outbound_only.intersection(together))
+        self._meet()
+
+    def _meet(self) -> None:
+        """Tell the rounds whom this node mixes with, without those that keep away from it, or it from them."""
+        if self._rounds is None:
+            return
+        together = {name: self._weights[name] for name in self._together()}
+        opened = frozenset(name for name in together if self._opens(name))
+        self._rounds.meet(together, opened, self._outbound_only.intersection(together))
 
     def _call(self) -> None:
         """Tell the policy whom this node may start exchanges with."""
@@ -225,6 +230,7 @@ class Gossip:
         """Take in that the trainer has done more steps, and waits for the round after number `step`; 0: for none."""
         self._policy.post(Stepped(steps))
         if self._rounds is not None and step:
+            self._meet()
             self._rounds.stepped(step)
 
     def note(self, report: ExchangeReport) -> None:
@@ -232,6 +238,8 @@ class Gossip:
         if report.moved and self._activity is Activity.SETTLING:
             complete = report.outcome is Outcome.COMPLETE
             self._agreement.exchanged(report.peer.name, report.distance, complete=complete)
+        if report.outcome is Outcome.REFUSED:
+            self._meet()  # a round does not wait for who will not mix
 
     def all_settled(self) -> bool:
         """Tell whether every member that holds the model has stopped stepping, as far as is known here."""

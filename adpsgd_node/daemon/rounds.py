@@ -29,6 +29,7 @@ from adpsgd_node.core.algorithms.d_psgd import (
 )
 from adpsgd_node.core.exchange.outcome import Outcome
 from adpsgd_node.daemon.driver import Driver
+from adpsgd_node.daemon.surroundings import DeclinedError
 from adpsgd_node.ids import NodeId
 
 __all__ = ["MAX_NEIGHBORS", "Around", "Rounds"]
@@ -101,7 +102,10 @@ class Rounds:
 
     @contextlib.asynccontextmanager
     async def admission(self, peer: NodeId, round_: int) -> AsyncIterator[None]:
-        """Wait until the exchange of a peer, which is in that round, may go on; it goes on within."""
+        """Wait until the exchange of a peer, which is in that round, may go on; it goes on within.
+
+        What raises `DeclinedError` within has not gone on.
+        """
         if self._closed:
             yield
             return
@@ -113,10 +117,14 @@ class Rounds:
         except asyncio.CancelledError:  # it may have been let in at the same moment
             self._driver.post(InboundEnded(ticket) if self._asking.pop(ticket, None) is None else Withdrawn(ticket))
             raise
+        began = True
         try:
             yield
+        except DeclinedError:
+            began = False
+            raise
         finally:
-            self._driver.post(InboundEnded(ticket))
+            self._driver.post(InboundEnded(ticket, began))
 
     def share(self, peer: NodeId) -> float:
         """Return twice the weight of a peer, as the float32 that travels to it."""

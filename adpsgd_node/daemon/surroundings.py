@@ -14,7 +14,11 @@ from adpsgd_node.core.progress import ProgressEntry
 from adpsgd_node.daemon.exchange_report import ExchangeReport
 from adpsgd_node.ids import Address, NodeId
 
-__all__ = ["Surroundings"]
+__all__ = ["DeclinedError", "Surroundings"]
+
+
+class DeclinedError(Exception):
+    """Raised within an admission: the exchange does not go on after all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,8 @@ RENDER_FILTER = shlex.split(os.environ.get("RENDER_FILTER", "cat"))
 LABEL = "app.kubernetes.io/name=adpsgd-node"
 SET = "statefulset/adpsgd"
 START_LIMIT_S = 240.0
+STATUS_LIMIT_S = 3.0
+"""A pod that has just gone does not answer at all."""
 BEGAN_S = time.monotonic()
 
 Status = dict[str, Any]
@@ -33,9 +35,12 @@ def say(text: str) -> None:
 
 
 def kubectl(*words: str, stdin: str | None = None, timeout_s: float = 120.0) -> str:
-    done = subprocess.run(
-        [*KUBECTL, *words], input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
-    )
+    try:
+        done = subprocess.run(
+            [*KUBECTL, *words], input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise Failure(f"kubectl {' '.join(words)}: no answer within {timeout_s:g} s") from None
     if done.returncode:
         raise Failure(f"kubectl {' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
@@ -57,7 +62,7 @@ def wait(what: str, holds: Callable[[], Any], limit_s: float = START_LIMIT_S) ->
             if found := holds():
                 say(what)
                 return found
-        except (Failure, subprocess.TimeoutExpired) as error:
+        except Failure as error:
             last = f": {error}"
         time.sleep(0.5)  # between two looks
     raise Failure(f"not within {limit_s:g} s: {what}{last}")
@@ -89,7 +94,7 @@ def own_namespace() -> str:
 def status(pod: str, namespace: str = "") -> Status:
     """Read a pod's status through the API server: a command in the pod would take processor time of the pod's own."""
     page = f"/api/v1/namespaces/{namespace or own_namespace()}/pods/{pod}:8400/proxy/status"
-    answer: Status = json.loads(kubectl("get", "--raw", page, timeout_s=30.0))
+    answer: Status = json.loads(kubectl("get", "--raw", page, timeout_s=STATUS_LIMIT_S))
     return answer
 
 

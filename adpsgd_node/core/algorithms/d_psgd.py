@@ -113,6 +113,8 @@ class InboundEnded:
     """An exchange that was let in has ended, however it did."""
 
     ticket: int
+    began: bool = True
+    """Whether it was more than let in: the peer of one that was declined comes again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +211,9 @@ class DPsgd:
                 self._hear(peer, round_)
             case Withdrawn(ticket):
                 self._waiting.pop(ticket, None)
-            case InboundEnded(ticket):
+            case InboundEnded(ticket, began):
                 ended = self._inbound.pop(ticket)
-                if ended.round in (0, self._round):  # else it is behind, and will come again
+                if began and ended.round in (0, self._round):  # else it is behind, and will come again
                     self._met.add(ended.peer)
             case OutboundEnded(peer, outcome, round_):
                 self._outbound.discard(peer)

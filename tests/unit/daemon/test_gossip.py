@@ -1,4 +1,4 @@
-"""Who starts exchanges with whom when the nodes are split into two sides."""
+"""Who starts exchanges with whom: when the nodes are split into two sides, and in rounds when peers keep apart."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from adpsgd_node.core.algorithms.ad_psgd import Activity
+from adpsgd_node.core.algorithms.d_psgd import opens
 from adpsgd_node.core.exchange.frame import CodecName
 from adpsgd_node.core.exchange.outcome import Outcome, Role
 from adpsgd_node.core.membership.member import Member, MemberState, Phase
@@ -26,10 +27,15 @@ TOLERANCE = 1e-3
 
 
 class EngineOfRecord:
-    """Completes every exchange at once, and keeps whom it was with."""
+    """Completes every exchange at once, but with those that refuse, and keeps whom it was with."""
 
     def __init__(self) -> None:
+        self.gossip: Gossip
         self.called: list[str] = []
+        self.refusing: set[str] = set()
+
+    def freeze(self, frozen: bool) -> None:
+        pass
 
     def may_exchange_with(self, peer: NodeId) -> bool:
         return True
@@ -38,21 +44,25 @@ class EngineOfRecord:
         return ""
 
     def apart_from(self, peer: NodeId) -> bool:
-        return False
+        return peer.name in self.refusing and peer.name in self.called
 
     async def initiate(self, peer: NodeId, address: Address, codec: CodecName) -> ExchangeReport:
         self.called.append(peer.name)
-        return ExchangeReport(role=Role.INITIATOR, peer=peer, outcome=Outcome.COMPLETE)
+        outcome = Outcome.REFUSED if peer.name in self.refusing else Outcome.COMPLETE
+        report = ExchangeReport(role=Role.INITIATOR, peer=peer, outcome=outcome)
+        self.gossip.note(report)
+        return report
 
 
 class Bench:
     """One node's gossip among members that the test makes up."""
 
-    def __init__(self, own: str, pairing: PairingName, topology: TopologyName) -> None:
+    def __init__(self, own: str, pairing: PairingName, topology: TopologyName, *, in_rounds: bool = False) -> None:
         self.members: list[Member] = []
         self.engine = EngineOfRecord()
         self.faults: list[BaseException] = []
-        self.gossip = Gossip(
+        self.mixed: list[int] = []
+        self.gossip = self.engine.gossip = Gossip(
             NodeId(own, 1),
             ExchangeConfig(pairing=pairing, topology=topology),
             topology_named(topology.name.lower()),
@@ -61,6 +71,7 @@ class Bench:
             Tasks(lambda _, error: self.faults.append(error)),
             lambda: self.members,
             random.Random(1),
+            self.mixed.append if in_rounds else None,
         )
 
     def present(self, *names: str, phase: Phase = Phase.TRAINING, outbound_only: str = "") -> None:
@@ -198,3 +209,22 @@ async def test_a_node_without_the_model_calls_nobody(node: Make) -> None:
     bench.present("a", "b", "c", "d", phase=Phase.INITIALIZING)
     assert await bench.called() == set()
     assert bench.gossip.problem == ""
+
+
+async def test_a_round_does_not_wait_for_a_neighbor_that_refuses_this_node_and_meets_it_again_afterwards() -> None:
+    bench = Bench("a", PairingName.ANY, TopologyName.COMPLETE, in_rounds=True)
+    others = [name for name in ("b", "c", "d", "e", "f") if opens("a", name)][:2]
+    bench.engine.refusing = {others[0]}
+    bench.present("a", *others)
+    bench.gossip.act(Activity.STEPPING)
+    for step in (1, 2):
+        bench.gossip.stepped(1, step)
+        await let_run()
+        assert bench.mixed == list(range(1, step + 1))
+    assert bench.engine.called.count(others[0]) == 1
+    bench.engine.refusing = set()  # that ends by time alone: nobody tells
+    bench.gossip.stepped(1, 3)
+    await let_run()
+    assert bench.engine.called.count(others[0]) == 2
+    assert bench.mixed == [1, 2, 3]
+    bench.gossip.close()

@@ -7,6 +7,7 @@ import pytest
 
 from adpsgd_node.core.exchange.outcome import Outcome
 from adpsgd_node.daemon.rounds import Around, Rounds
+from adpsgd_node.daemon.surroundings import DeclinedError
 from adpsgd_node.ids import NodeId
 
 A, B = NodeId("a", 1), NodeId("b", 1)
@@ -117,3 +118,19 @@ async def test_a_share_is_twice_the_weight_as_a_float32_and_a_stranger_s_is_the_
     assert bench.rounds.share(B) != 2 / 3
     assert abs(bench.rounds.share(B) - 2 / 3) < 1e-7
     assert bench.rounds.share(NodeId("stranger", 1)) == 1.0
+
+
+async def test_an_exchange_that_is_declined_after_its_wait_is_waited_for_again() -> None:
+    bench, log = Bench("b"), list[str]()
+    bench.rounds.stepped(1)
+    bench.rounds.opened("b", Outcome.COMPLETE, 1)
+    with pytest.raises(DeclinedError):
+        async with bench.rounds.admission(A, 1):
+            raise DeclinedError
+    assert bench.mixed == [], "it has not met a"
+    task, over = bench.ask(A, log)
+    await settle()
+    over.set()
+    await task
+    assert (log, bench.mixed) == (["a"], [1])
+    bench.rounds.close()
