@@ -250,7 +250,8 @@ class ExchangeEngine:
                     if decline is not None:
                         raise DeclinedError
                     await self._respond(stream, frame, len(message))
-                    return
+        if decline is None:
+            return
         await stream.send(encode_frame(decline))
         outcome = Outcome.DECLINED if decline.reason is DeclineReason.BUSY else Outcome.REFUSED
         self._report(ExchangeReport(role=Role.RESPONDER, peer=frame.initiator, outcome=outcome, decline=decline))

@@ -67,7 +67,7 @@ async def test_sigterm_in_the_middle_of_exchanges_leaves_nothing_half_done(nodes
 @pytest.mark.timeout(1800)
 async def test_sigterm_in_the_middle_of_exchanges_a_hundred_times(nodes: Nodes) -> None:
     stayers = await _stayers(nodes)
-    mid_exchange = await _leave_again_and_again(nodes, stayers, rounds=37, at_once=4, enough=100)
+    mid_exchange = await _leave_again_and_again(nodes, stayers, rounds=19, at_once=8, enough=100)
     assert mid_exchange >= 100, f"only {mid_exchange} were told to leave in the middle of an exchange"
 
 
