@@ -167,27 +167,32 @@ class Store:
     def prune(self, run_id: RunId) -> list[Path]:
         """Remove (and return) this run's checkpoints beyond those to keep; another run's stay. Raises `OSError`.
 
-        The newest that has the trainer's part stays besides: those after it may have been written while no script ran.
+        The newest that has the trainer's part is always among them, in the place of the oldest one where need be (and
+        besides the newest of all): those after it may have been written while no script ran.
         """
-        kept, with_trainer, removed = 0, False, []
+        own: list[Path] = []
+        surplus: list[Path] = []
+        with_trainer: Path | None = None
         for path in self.paths():
             try:
                 checkpoint = _read(path)
-                if checkpoint.manifest.run_id != run_id:
-                    continue
-                kept += 1
-                surplus = kept > self._keep
-                if checkpoint.trainer is not None and not with_trainer:
-                    surplus, with_trainer = False, True
             except CheckpointError:  # damaged: no reason to remove a whole one before it
-                surplus = kept >= self._keep
-            if surplus:
-                # Renamed first: a crash in the middle leaves something to sweep up, not a checkpoint with holes.
-                abandoned = self.folder / f"{TEMPORARY}{uuid.uuid4().hex}"
-                disk.rename(path, abandoned)
-                disk.remove_folder(abandoned)
-                removed.append(path)
-        return removed
+                surplus += [path] if len(own) >= self._keep else []
+                continue
+            if checkpoint.manifest.run_id == run_id:
+                own.append(path)
+                if checkpoint.trainer is not None and with_trainer is None:
+                    with_trainer = path
+        kept = own[: self._keep]
+        if with_trainer is not None and with_trainer not in kept:
+            kept = [*kept[: max(1, self._keep - 1)], with_trainer]
+        surplus += [path for path in own if path not in kept]
+        for path in surplus:
+            # Renamed first: a crash in the middle leaves something to sweep up, not a checkpoint with holes.
+            abandoned = self.folder / f"{TEMPORARY}{uuid.uuid4().hex}"
+            disk.rename(path, abandoned)
+            disk.remove_folder(abandoned)
+        return surplus
 
 
 class Draft:

@@ -96,7 +96,7 @@ def decide(own: Asker, offers: Sequence[Offer], silent: Sequence[NodeId], rng: r
         offer.node: offer.checkpoint
         for offer in offers
         if offer.checkpoint is not None
-        and (offer.phase is Phase.INITIALIZING or (own.patient and offer.phase in STARTING))
+        and (offer.phase in (Phase.INITIALIZING, Phase.JOINING) or (own.patient and offer.phase in STARTING))
     }
     if own.checkpoint is not None:
         holders[own.node] = own.checkpoint

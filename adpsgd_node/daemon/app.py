@@ -297,6 +297,7 @@ class App:
             if node.phase is not Phase.FINISHED:  # the script ended, the run did not: what it learnt is handed over
                 self._drain = Drain(node, self._stop, self._end_trainer)
                 await self._drain.run()
+                return self._stop.exit_code
         return ended.exit_code if ended is not None else 0
 
     async def _stay(self) -> None:

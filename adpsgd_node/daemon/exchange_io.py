@@ -293,7 +293,7 @@ class ExchangeEngine:
             terms,
             barred=self.journal.barred(key),
             unsettled=self.journal.open_with(open_.initiator) and not moved_on,
-            journal_full=self.journal.full,
+            journal_full=self.journal.full and not moved_on,
             quarantine=self.quarantine_of(open_.initiator),
         )
         if decline is None and moved_on:

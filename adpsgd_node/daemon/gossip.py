@@ -22,8 +22,8 @@ from adpsgd_node.core.algorithms.ad_psgd import (
     Stepped,
 )
 from adpsgd_node.core.algorithms.d_psgd import opens
-from adpsgd_node.core.exchange.frame import CodecName
-from adpsgd_node.core.exchange.outcome import Outcome
+from adpsgd_node.core.exchange.frame import CodecName, DeclineReason
+from adpsgd_node.core.exchange.outcome import Outcome, Role
 from adpsgd_node.core.membership.member import HOLDING, SETTLED_PHASES, Member
 from adpsgd_node.core.topology import Reach, Split, Topology, metropolis_weight, reach, split
 from adpsgd_node.daemon.acceleration import Momentum, momentum_at
@@ -113,12 +113,12 @@ class Gossip:
         self._meet()
 
     def _meet(self) -> None:
-        """Tell the rounds whom this node mixes with, without those that keep away from it, or it from them."""
+        """Tell the rounds whom this node mixes with. Who keeps away from it says so whenever it is asked."""
         if self._rounds is None:
             return
-        together = {name: self._weights[name] for name in self._together()}
-        opened = frozenset(name for name in together if self._opens(name))
-        self._rounds.meet(together, opened, self._outbound_only.intersection(together))
+        weights = {name: self._weights[name] for name in self.neighbors if not self._quarantined(name)}
+        opened = frozenset(name for name in weights if self._opens(name))
+        self._rounds.meet(weights, opened, self._outbound_only.intersection(weights))
 
     def _call(self) -> None:
         """Tell the policy whom this node may start exchanges with."""
@@ -230,7 +230,6 @@ class Gossip:
         """Take in that the trainer has done more steps, and waits for the round after number `step`; 0: for none."""
         self._policy.post(Stepped(steps))
         if self._rounds is not None and step:
-            self._meet()
             self._rounds.stepped(step)
 
     def note(self, report: ExchangeReport) -> None:
@@ -238,8 +237,8 @@ class Gossip:
         if report.moved and self._activity is Activity.SETTLING:
             complete = report.outcome is Outcome.COMPLETE
             self._agreement.exchanged(report.peer.name, report.distance, complete=complete)
-        if report.outcome is Outcome.REFUSED:
-            self._meet()  # a round does not wait for who will not mix
+        if self._rounds is not None and report.role is Role.RESPONDER and report.outcome is Outcome.PARTIAL:
+            self._rounds.cut_short(report.peer.name)
 
     def all_settled(self) -> bool:
         """Tell whether every member that holds the model has stopped stepping, as far as is known here."""
@@ -276,17 +275,27 @@ class Gossip:
         return name in self._ids and bool(self._engine.quarantine_of(self._ids[name]))
 
     def _start(self, action: StartExchange) -> None:
-        def ended(name: str, outcome: Outcome, _: int) -> None:
-            self._policy.post(ExchangeEnded(name, outcome))
+        def ended(report: ExchangeReport | None) -> None:
+            self._policy.post(ExchangeEnded(action.peer, report.outcome if report else Outcome.UNREACHABLE))
 
         self._tasks.start(f"exchange with {action.peer}", self._exchange(action.peer, ended))
 
     def _open(self, name: str) -> None:
-        assert self._rounds is not None
-        self._tasks.start(f"round with {name}", self._exchange(name, self._rounds.opened))
+        rounds = self._rounds
+        assert rounds is not None
 
-    async def _exchange(self, name: str, ended: Callable[[str, Outcome, int], None]) -> None:
-        outcome, round_ = Outcome.UNREACHABLE, 0
+        def ended(report: ExchangeReport | None) -> None:
+            if report is None:
+                rounds.opened(name, Outcome.UNREACHABLE, 0)
+            elif report.decline is not None and report.decline.reason is DeclineReason.QUARANTINED:
+                rounds.opened(name, Outcome.PARTIAL, 0)  # it keeps away, and waits for nothing: this was all for now
+            else:
+                rounds.opened(name, report.outcome, report.round)
+
+        self._tasks.start(f"round with {name}", self._exchange(name, ended))
+
+    async def _exchange(self, name: str, ended: Callable[[ExchangeReport | None], None]) -> None:
+        report = None
         try:
             member = next((m for m in self._live() if m.name == name), None)
             if member is not None and not member.outbound_only and self._engine.may_exchange_with(member.id):
@@ -294,9 +303,8 @@ class Gossip:
                 settling = self._activity is Activity.SETTLING
                 codec = CodecName.FP32 if settling else self._config.codec
                 report = await self._engine.initiate(member.id, member.address, codec)
-                outcome, round_ = report.outcome, report.round
         finally:
-            ended(name, outcome, round_)
+            ended(report)
 
 
 def _named(names: Sequence[str]) -> str:

@@ -307,7 +307,7 @@ class Node:
         if not member.live:
             # LEFT means that it settled what it had; DEAD may only be frozen.
             self._peer_ended(member.id, for_good=member.state.name == "LEFT")
-        elif member.phase in HOLDING:
+        elif member.phase in HOLDING or member.outbound_only:  # who cannot be dialed, cannot be asked either
             self._joined()  # someone of the run came to us: none of our seeds needs to be up any more
         self.gossip.members_changed()
         self._judge()

@@ -14,6 +14,7 @@ from adpsgd_node.core.algorithms.d_psgd import (
     Action,
     Admit,
     Asked,
+    CutShort,
     DPsgd,
     Event,
     InboundEnded,
@@ -91,6 +92,10 @@ class Rounds:
         """Note that another boot of a neighbor runs now."""
         self._driver.post(NeighborRenewed(name))
 
+    def cut_short(self, name: str) -> None:
+        """Note that a neighbor ended the exchange that it had opened before its time."""
+        self._driver.post(CutShort(name))
+
     @property
     def round(self) -> int:
         """The round this node is in; 0: none."""
@@ -115,7 +120,9 @@ class Rounds:
         try:
             await admitted
         except asyncio.CancelledError:  # it may have been let in at the same moment
-            self._driver.post(InboundEnded(ticket) if self._asking.pop(ticket, None) is None else Withdrawn(ticket))
+            self._driver.post(
+                InboundEnded(ticket, began=False) if self._asking.pop(ticket, None) is None else Withdrawn(ticket)
+            )
             raise
         began = True
         try:

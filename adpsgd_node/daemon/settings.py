@@ -228,7 +228,7 @@ class CheckpointConfig:
     checkpoints: Path | None = None
     """Folder of the checkpoints; empty: `checkpoints` in the output folder."""
     cold_start_timeout_s: float = 30.0
-    """Seconds to wait, when nobody has a live model, for the members the own checkpoint names; 0: none."""
+    """Seconds to wait, when nobody has a live model, for nodes that may have one or a newer checkpoint; 0: none."""
 
     def __post_init__(self) -> None:
         _check_range("checkpoint_interval_s", self.checkpoint_interval_s, 0, MAX_WAIT_S)

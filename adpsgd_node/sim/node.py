@@ -197,7 +197,7 @@ class ExchangeNode:
             terms,
             barred=self.journal.barred(key),
             unsettled=self.journal.open_with(open_.initiator) and not moved_on,
-            journal_full=self.journal.full,
+            journal_full=self.journal.full and not moved_on,
         )
         if decline is None and moved_on:
             self._give_up(open_.initiator)
@@ -250,12 +250,12 @@ class ExchangeNode:
     def _evict(self) -> None:
         for initiator in self.journal.initiators():
             if self._address_of(initiator) is None:
+                self.counts.evicted.add(frozenset((self.id, initiator)))
                 self._give_up(initiator)
                 return
 
     def _give_up(self, initiator: NodeId) -> None:
         self.journal.forget(initiator)
-        self.counts.evicted.add(frozenset((self.id, initiator)))
         self._settled(initiator, SettleEnd.EVICTED)
 
     def _settled(self, peer: NodeId, end: SettleEnd) -> None:

@@ -15,6 +15,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime
 
@@ -146,11 +147,13 @@ def a_pod_is_deleted(result: Status, pod: str) -> None:
     life, asked, begun = life_of(pod), datetime.now(UTC).isoformat(), steps_of(others)
     time.sleep(RATE_S)  # that is what is measured
     deleted = steps_of(others)
-    with subprocess.Popen([*KUBECTL, "logs", "-f", pod], stdout=subprocess.PIPE, text=True) as log:
-        kubectl("delete", "pod", pod, "--wait=false")
-        wait(f"the old {pod} has ended", lambda: object_of(pod)["metadata"]["uid"] != old["metadata"]["uid"])
-        log.kill()
-        told, _ = log.communicate()
+    with tempfile.TemporaryFile("w+") as said:
+        with subprocess.Popen([*KUBECTL, "logs", "-f", pod], stdout=said) as log:
+            kubectl("delete", "pod", pod, "--wait=false")
+            wait(f"the old {pod} has ended", lambda: object_of(pod)["metadata"]["uid"] != old["metadata"]["uid"])
+            log.kill()
+        said.seek(0)
+        told = said.read()
     drained = DRAINED.search(told)
     if not drained:
         raise Failure(f"{pod} did not say that it was ready to leave: {told[-500:]}")

@@ -87,8 +87,8 @@ def in_pod(pod: str, *command: str) -> str:
 
 @functools.cache
 def own_namespace() -> str:
-    """Return the namespace that kubectl is set to."""
-    return kubectl("config", "view", "--minify", "--output=jsonpath={..namespace}") or "default"
+    """Return the namespace that kubectl is set to, however it is."""
+    return kubectl("get", SET, "--output=jsonpath={.metadata.namespace}")
 
 
 def status(pod: str, namespace: str = "") -> Status:

@@ -29,6 +29,7 @@ from adpsgd_node.core.exchange.outcome import Outcome
 __all__ = [
     "Admit",
     "Asked",
+    "CutShort",
     "DPsgd",
     "Event",
     "InboundEnded",
@@ -118,6 +119,15 @@ class InboundEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class CutShort:
+    """A neighbor would not have what it got of the exchange that it had opened, and may keep away from now on without a
+    word: this end opens, and hears of it, until the neighbor opens again.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class OutboundEnded:
     peer: str
     outcome: Outcome
@@ -147,7 +157,16 @@ class Mixed:
 
 
 Event = (
-    Stepped | Resumed | Paused | NeighborsChanged | NeighborRenewed | Asked | Withdrawn | InboundEnded | OutboundEnded
+    Stepped
+    | Resumed
+    | Paused
+    | NeighborsChanged
+    | NeighborRenewed
+    | Asked
+    | Withdrawn
+    | InboundEnded
+    | CutShort
+    | OutboundEnded
 )
 Action = Open | Admit | Mixed
 
@@ -170,7 +189,7 @@ class DPsgd:
         self._opened_here: frozenset[str] = frozenset()
         self._never_called: frozenset[str] = frozenset()
         self._resting: set[str] = set()
-        """Peers that were in no round when they last spoke."""
+        """Peers that were in no round when they last spoke, or broke off: this end opens."""
         self._round = 0
         self._heard = 0
         """The latest round that a peer was in."""
@@ -215,6 +234,9 @@ class DPsgd:
                 ended = self._inbound.pop(ticket)
                 if began and ended.round in (0, self._round):  # else it is behind, and will come again
                     self._met.add(ended.peer)
+            case CutShort(name):
+                if name in self._neighbors:
+                    self._resting.add(name)
             case OutboundEnded(peer, outcome, round_):
                 self._outbound.discard(peer)
                 if outcome in MET:

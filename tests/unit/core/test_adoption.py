@@ -133,6 +133,8 @@ def test_a_newer_checkpoint_whose_script_is_not_there_yet_is_waited_for_while_th
     assert waits_for(decide(asker(OLD), [idle], [], RNG)) == "z#1"
     assert decide(asker(OLD, patient=False), [idle], [], RNG) == Found(from_checkpoint=True)
     assert waits_for(decide(asker(OLD, patient=False), [offer("z", checkpoint=NEW)], [], RNG)) == "z#1"
+    joining = offer("z", Phase.JOINING, checkpoint=NEW)  # its seeds may be gone for good: it will find this node
+    assert waits_for(decide(asker(OLD, patient=False), [joining], [], RNG)) == "z#1"
 
 
 def test_the_checkpoint_of_a_poisoned_node_counts_for_nothing_until_it_starts_anew() -> None:

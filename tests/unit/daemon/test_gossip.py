@@ -11,7 +11,7 @@ import pytest
 
 from adpsgd_node.core.algorithms.ad_psgd import Activity
 from adpsgd_node.core.algorithms.d_psgd import opens
-from adpsgd_node.core.exchange.frame import CodecName
+from adpsgd_node.core.exchange.frame import CodecName, Decline, DeclineReason
 from adpsgd_node.core.exchange.outcome import Outcome, Role
 from adpsgd_node.core.membership.member import Member, MemberState, Phase
 from adpsgd_node.core.topology import topology_named
@@ -30,7 +30,6 @@ class EngineOfRecord:
     """Completes every exchange at once, but with those that refuse, and keeps whom it was with."""
 
     def __init__(self) -> None:
-        self.gossip: Gossip
         self.called: list[str] = []
         self.refusing: set[str] = set()
 
@@ -44,14 +43,14 @@ class EngineOfRecord:
         return ""
 
     def apart_from(self, peer: NodeId) -> bool:
-        return peer.name in self.refusing and peer.name in self.called
+        return False
 
     async def initiate(self, peer: NodeId, address: Address, codec: CodecName) -> ExchangeReport:
         self.called.append(peer.name)
-        outcome = Outcome.REFUSED if peer.name in self.refusing else Outcome.COMPLETE
-        report = ExchangeReport(role=Role.INITIATOR, peer=peer, outcome=outcome)
-        self.gossip.note(report)
-        return report
+        if peer.name in self.refusing:
+            decline = Decline(DeclineReason.QUARANTINED)
+            return ExchangeReport(role=Role.INITIATOR, peer=peer, outcome=Outcome.REFUSED, decline=decline)
+        return ExchangeReport(role=Role.INITIATOR, peer=peer, outcome=Outcome.COMPLETE)
 
 
 class Bench:
@@ -62,7 +61,7 @@ class Bench:
         self.engine = EngineOfRecord()
         self.faults: list[BaseException] = []
         self.mixed: list[int] = []
-        self.gossip = self.engine.gossip = Gossip(
+        self.gossip = Gossip(
             NodeId(own, 1),
             ExchangeConfig(pairing=pairing, topology=topology),
             topology_named(topology.name.lower()),
@@ -211,20 +210,28 @@ async def test_a_node_without_the_model_calls_nobody(node: Make) -> None:
     assert bench.gossip.problem == ""
 
 
-async def test_a_round_does_not_wait_for_a_neighbor_that_refuses_this_node_and_meets_it_again_afterwards() -> None:
+async def test_a_round_does_not_wait_for_a_neighbor_that_keeps_away_and_each_round_asks_it_again() -> None:
     bench = Bench("a", PairingName.ANY, TopologyName.COMPLETE, in_rounds=True)
     others = [name for name in ("b", "c", "d", "e", "f") if opens("a", name)][:2]
     bench.engine.refusing = {others[0]}
     bench.present("a", *others)
     bench.gossip.act(Activity.STEPPING)
-    for step in (1, 2):
+    for step in (1, 2, 3):
         bench.gossip.stepped(1, step)
         await let_run()
         assert bench.mixed == list(range(1, step + 1))
-    assert bench.engine.called.count(others[0]) == 1
-    bench.engine.refusing = set()  # that ends by time alone: nobody tells
-    bench.gossip.stepped(1, 3)
+        assert bench.engine.called.count(others[0]) == step
+    bench.gossip.close()
+
+
+async def test_who_broke_off_what_it_had_opened_is_asked_by_this_end_from_then_on() -> None:
+    bench = Bench("a", PairingName.ANY, TopologyName.COMPLETE, in_rounds=True)
+    (opener,) = [name for name in ("b", "c", "d", "e", "f") if not opens("a", name)][:1]
+    bench.present("a", opener)
+    bench.gossip.act(Activity.STEPPING)
+    bench.engine.refusing = {opener}
+    bench.gossip.note(ExchangeReport(role=Role.RESPONDER, peer=NodeId(opener, 1), outcome=Outcome.PARTIAL))
+    bench.gossip.stepped(1, 1)
     await let_run()
-    assert bench.engine.called.count(others[0]) == 2
-    assert bench.mixed == [1, 2, 3]
+    assert (bench.engine.called, bench.mixed) == ([opener], [1])
     bench.gossip.close()
