@@ -244,7 +244,7 @@ class ExchangeEngine:
             raise WireError(f"an exchange begins with Open, {type(frame).__name__} came")
         decline = self._judge(frame, self._asking)
         if decline is None:
-            with contextlib.suppress(DeclinedError):
+            with contextlib.suppress(DeclinedError):  # it tells the rounds that this exchange did not come about
                 async with self._admission(frame, stream):
                     decline = self._judge(frame, self._asking - 1)  # much may have happened meanwhile
                     if decline is not None:

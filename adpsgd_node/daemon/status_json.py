@@ -8,7 +8,7 @@ from adpsgd_node.core.membership.member import Member
 from adpsgd_node.setting import choice
 from adpsgd_node.wire.admin import Status
 
-__all__ = ["finite", "to_json"]
+__all__ = ["to_json"]
 
 
 def to_json(status: Status) -> dict[str, object]:
@@ -26,12 +26,12 @@ def to_json(status: Status) -> dict[str, object]:
         "uptime_s": round(status.uptime_s, 3),
         "step": status.step,
         "samples": status.samples,
-        "samples_per_s": finite(status.samples_per_s),
-        "loss": finite(status.loss),
-        "accuracy": finite(status.accuracy),
+        "samples_per_s": _finite(status.samples_per_s),
+        "loss": _finite(status.loss),
+        "accuracy": _finite(status.accuracy),
         "exchanges_initiated": status.exchanges_initiated,
         "exchanges_responded": status.exchanges_responded,
-        "consensus_distance": finite(status.consensus_distance),
+        "consensus_distance": _finite(status.consensus_distance),
         "steps_total": status.steps_total,
         "samples_total": status.samples_total,
         "samples_target": status.samples_target or None,
@@ -42,7 +42,7 @@ def to_json(status: Status) -> dict[str, object]:
         "trainer_restarts": status.trainer_restarts,
         "output": status.output,
         "checkpoint": status.checkpoint or None,
-        "checkpoint_age_s": finite(status.checkpoint_age_s),
+        "checkpoint_age_s": _finite(status.checkpoint_age_s),
         "members": [
             {
                 "name": entry.member.id.name,
@@ -57,7 +57,7 @@ def to_json(status: Status) -> dict[str, object]:
     }
 
 
-def finite(value: float) -> float | None:
+def _finite(value: float) -> float | None:
     """JSON has no NaN: not known is null."""
     return value if math.isfinite(value) else None
 

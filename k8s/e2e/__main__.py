@@ -149,16 +149,18 @@ def a_pod_is_deleted(result: Status, pod: str) -> None:
     deleted = steps_of(others)
     with tempfile.TemporaryFile("w+") as said:
         with subprocess.Popen([*KUBECTL, "logs", "-f", pod], stdout=said) as log:
+            asked_s = time.monotonic()
             kubectl("delete", "pod", pod, "--wait=false")
-            wait(f"the old {pod} has ended", lambda: object_of(pod)["metadata"]["uid"] != old["metadata"]["uid"])
-            log.kill()
+            wait(f"the old {pod} has ended", lambda log=log: log.poll() is not None, GRACE_S)  # its log ends with it
+            end_s = time.monotonic() - asked_s
         said.seek(0)
         told = said.read()
     drained = DRAINED.search(told)
     if not drained:
         raise Failure(f"{pod} did not say that it was ready to leave: {told[-500:]}")
     drain_s = float(drained[1])
-    check(f"it was ready to leave after {drain_s:.2f} s", drain_s < GRACE_S)
+    check(f"it was ready to leave after {drain_s:.2f} s, and ended after {end_s:.1f} s", end_s < GRACE_S)
+    wait(f"{pod} is another", lambda: object_of(pod)["metadata"]["uid"] != old["metadata"]["uid"])
     wait(f"{pod} took its peers' model", lambda: ADOPTED in kubectl("logs", pod))
     wait(f"{pod} trains again", lambda: training(pod))
     returned = steps_of(others)

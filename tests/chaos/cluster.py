@@ -193,7 +193,7 @@ class Cluster:
         while pids := life.processes():
             if time.monotonic() > deadline:
                 for pid in pids:
-                    with contextlib.suppress(ProcessLookupError):
+                    with contextlib.suppress(ProcessLookupError):  # it has ended since it was looked at
                         os.kill(pid, signal.SIGKILL)
                 raise ChaosFailure(f"processes {pids} of {life} outlived their daemon by {limit_s:g} s")
             await asyncio.sleep(LOOK_S)

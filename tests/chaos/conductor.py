@@ -307,5 +307,5 @@ def crossing(sources: Iterable[int], targets: Iterable[int]) -> list[Link]:
 
 
 def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError):  # it has ended since it was looked at
         os.kill(pid, signal.SIGKILL)

@@ -53,7 +53,7 @@ class SmallDisk(Disk):
     def fill(self, pids: Iterable[int]) -> None:
         with (self.folder / BALLAST).open("ab", buffering=0) as file:
             for size in (BLOCK_BYTES, 4096):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # full: that is what was wanted
                     while file.write(bytes(size)) == size:
                         pass
         assert _full(self.folder), f"{self.folder} is not full"
@@ -62,7 +62,7 @@ class SmallDisk(Disk):
         (self.folder / BALLAST).unlink(missing_ok=True)
 
     def close(self) -> None:
-        with contextlib.suppress(subprocess.CalledProcessError):
+        with contextlib.suppress(subprocess.CalledProcessError):  # it is unmounted already
             _run("umount", "--lazy", str(self.folder))
 
 
@@ -94,7 +94,7 @@ def unmount_stale() -> list[str]:
         source, target = line.split()[:2]
         if Mark.stale(source):
             stale.append(target)
-            with contextlib.suppress(subprocess.CalledProcessError):
+            with contextlib.suppress(subprocess.CalledProcessError):  # it is unmounted already
                 _run("umount", "--lazy", target)
     return stale
 

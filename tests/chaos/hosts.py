@@ -193,7 +193,7 @@ class NamespaceHosts(Hosts):
 
     def close(self) -> None:
         for name in [*self.names, self._switch]:
-            with contextlib.suppress(subprocess.CalledProcessError):
+            with contextlib.suppress(subprocess.CalledProcessError):  # it is gone already, or its run still ends
                 ip("netns", "delete", name)
 
     def _apply(self) -> None:
@@ -249,7 +249,7 @@ def remove_stale() -> list[str]:
     folder = Path("/run/netns")
     stale = [entry.name for entry in folder.iterdir() if Mark.stale(entry.name)] if folder.is_dir() else []
     for name in stale:
-        with contextlib.suppress(subprocess.CalledProcessError):
+        with contextlib.suppress(subprocess.CalledProcessError):  # it is gone already, or its run still ends
             ip("netns", "delete", name)
     return stale
 

@@ -161,7 +161,7 @@ def main() -> None:
     folder, offset_s, *arguments = sys.argv[1:]
     for number in SIGNALS:
         signal.signal(number, lambda *_: None)  # before the node listens to them, they must not end it
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt):  # a node told to end by SIGINT has ended: nothing to add
         Launch(Path(folder)).run(float(offset_s), arguments)
 
 

@@ -85,14 +85,14 @@ class Life:
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the daemon alone."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):  # it has ended since it was looked at
             os.kill(self.pid, number)
 
     def signal_trainer(self, number: signal.Signals) -> bool:
         """Signal the trainer alone; False when there is none now."""
         trainers = [pid for pid in self.processes() if pid != self.pid]
         for pid in trainers:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it has ended since it was looked at
                 os.kill(pid, number)
         return bool(trainers)
 

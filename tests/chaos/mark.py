@@ -42,7 +42,7 @@ def end_processes(wanted: str | None = None, limit_s: float = END_LIMIT_S) -> li
     while pids := _marked(wanted):
         ended.update(pids)
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it has ended since it was looked at
                 os.kill(pid, signal.SIGKILL)
         if time.monotonic() > deadline:
             raise TimeoutError(f"{pids} do not die {limit_s:g} s after SIGKILL: are they stuck in the kernel?")

@@ -47,7 +47,7 @@ class Pace:
         return FAST_S if ahead < 0 else SLOW_S * (1 + ahead / AHEAD)
 
     def _look(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # no plan yet: it steps as before
             changed_ns = self._path.stat().st_mtime_ns
             if changed_ns != self._read_ns:
                 plan = json.loads(self._path.read_text())

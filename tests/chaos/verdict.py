@@ -52,7 +52,7 @@ async def settle(cluster: Cluster) -> list[str]:
         left = await unsettled(cluster)
         if not left or time.monotonic() > deadline:
             return left
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(1.0)  # between two looks
 
 
 async def unsettled(cluster: Cluster) -> list[str]:

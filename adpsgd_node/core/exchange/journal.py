@@ -73,7 +73,8 @@ class Journal(Generic[Undo]):
     def moved_on(self, key: ExchangeKey, running: Container[ExchangeKey]) -> bool:
         """Tell whether an initiator that opens `key` has given up settling its earlier exchanges, which run no more.
 
-        It starts none with a peer while one with that peer is unsettled: after hours without an answer it forgets it.
+        It starts none with a peer while one with that peer is unsettled; that one it forgets when the peer has been
+        dead for an hour.
         """
         earlier = self.keys_of(key.initiator)
         return bool(earlier) and all(each.exchange_id < key.exchange_id and each not in running for each in earlier)

@@ -29,6 +29,17 @@ async def _pair() -> tuple[ExchangeCluster, ClusterNode, ClusterNode]:
     return cluster, one, two
 
 
+async def _cut_off_in_mid_exchange() -> tuple[ExchangeCluster, ClusterNode, ClusterNode]:
+    """Return two nodes of which the first holds the second dead, in the middle of an exchange that it started."""
+    cluster, one, two = await _pair()
+    running = asyncio.create_task(one.engine.initiate(two.id, two.address, CodecName.FP32))
+    await asyncio.sleep(6 * DELAY_S)
+    cluster.gone.add(two.id)
+    one.engine.peer_dead(two.id)
+    assert (await running).outcome is Outcome.BROKEN
+    return cluster, one, two
+
+
 def test_exchange_that_breaks_with_a_peer_whose_boot_is_over_is_abandoned_and_not_settled_for_ever() -> None:
     async def scenario() -> None:
         cluster, one, two = await _pair()
@@ -47,12 +58,7 @@ def test_exchange_that_breaks_with_a_peer_whose_boot_is_over_is_abandoned_and_no
 
 def test_exchange_that_breaks_with_a_peer_held_dead_waits_for_it() -> None:
     async def scenario() -> None:
-        cluster, one, two = await _pair()
-        running = asyncio.create_task(one.engine.initiate(two.id, two.address, CodecName.FP32))
-        await asyncio.sleep(6 * DELAY_S)
-        cluster.gone.add(two.id)
-        one.engine.peer_dead(two.id)
-        assert (await running).outcome is Outcome.BROKEN
+        cluster, one, _ = await _cut_off_in_mid_exchange()
         assert one.engine.unsettled == 1
         cluster.gone.clear()
         assert await cluster.settle(60.0)
@@ -65,12 +71,7 @@ def test_exchange_that_breaks_with_a_peer_held_dead_waits_for_it() -> None:
 
 def test_initiator_that_gave_settling_up_is_not_turned_away_for_ever() -> None:
     async def scenario() -> None:
-        cluster, one, two = await _pair()
-        running = asyncio.create_task(one.engine.initiate(two.id, two.address, CodecName.FP32))
-        await asyncio.sleep(6 * DELAY_S)
-        cluster.gone.add(two.id)
-        one.engine.peer_dead(two.id)
-        assert (await running).outcome is Outcome.BROKEN
+        cluster, one, two = await _cut_off_in_mid_exchange()
         await asyncio.sleep(DEAD_LIMIT_S + 10)
         assert one.settled == {SettleEnd.ABANDONED: 1}
         assert two.engine.unsettled == 1
